@@ -1,0 +1,11 @@
+"""The one exception that means: what the user gave us is at fault."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """Wrong input, said in one line that names the value and the rule.
+
+    The command line prints the message alone and exits with code 2; any other exception is a defect of
+    ours and keeps its traceback.
+    """
