@@ -1,0 +1,159 @@
+"""The Fourier Unit and its local form: convolutions whose kernel is as large as the map, or as half of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ffconv.ops.fourier import irfft2, restore_scale, rfft2
+
+# What branches on sizes, types or autocast is one node for torch.fx.
+torch.fx.wrap("rfft2")
+torch.fx.wrap("restore_scale")
+torch.fx.wrap("irfft2")
+torch.fx.wrap("_quadrants_to_channels")
+torch.fx.wrap("_tile")
+
+
+class FourierUnit(nn.Module):
+    """Fourier Unit: a 1x1 convolution on the real half spectrum of the map.
+
+        y = irfft2(relu(bn(conv(rfft2(x)))))        norm="ortho"
+
+    The spectrum has 2C real channels in interleaved order, [re0, im0, re1, im1, ...].
+
+    Precision: transforms and norm run in float32 (float64 for float64 input), whatever the input or autocast;
+    the 1x1 convolution follows autocast. The unit keeps float32 parameters when the network is cast to half
+    precision, for the constant coefficient of a map is sqrt(H W) times its mean and soon leaves float16's
+    range.
+
+    Reference: Chi et al., NeurIPS 2020, Sec. 3.2, Fig. 2.
+    Deviation: interleaved instead of stacked parts, as in the authors' code; the same function with permuted
+    weights.
+
+    Args:
+        in_channels: C_in, positive.
+        out_channels: C_out, positive.
+        groups: blocks of the 1x1 convolution; divides both. A group holds both parts of its channels.
+    Shape:
+        x (N, C_in, H, W) -> (N, C_out, H, W), any H, W >= 1.
+    Raises:
+        ValueError: if groups does not divide the channels.
+    Example:
+        >>> FourierUnit(8, 8)(torch.zeros(1, 8, 7, 6)).shape
+        torch.Size([1, 8, 7, 6])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        groups: int = 1,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        check_groups(groups, in_channels=in_channels, out_channels=out_channels)
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.groups = groups
+        at_least_float32 = {"device": device, "dtype": torch.float32 if _is_low_precision(dtype) else dtype}
+        self.conv = nn.Conv2d(
+            2 * in_channels, 2 * out_channels, 1, groups=groups, bias=False, **at_least_float32
+        )
+        self.bn = nn.BatchNorm2d(2 * out_channels, **at_least_float32)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Kaiming normal (fan out) for the convolution, 1 and 0 for the norm."""
+        nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
+        self.bn.reset_parameters()
+
+    def forward(self, x: Tensor) -> Tensor:
+        width = x.shape[-1]
+        spectrum = restore_scale(self.conv(rfft2(x)), width)  # (N, 2C_out, H, Wf)
+        return irfft2(F.relu(self.bn(spectrum)), width).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_channels}, {self.out_channels}, groups={self.groups}"
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FourierUnit:
+        def keep_float32(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return tensor.to(moved.device) if _is_low_precision(moved.dtype) else moved
+
+        return super()._apply(keep_float32, recurse)
+
+
+class LocalFourierUnit(FourierUnit):
+    """Local Fourier Unit: one Fourier Unit over the four quadrants of a quarter of the channels.
+
+    The first ceil(C_in / 4) channels are cut into 2x2 quadrants, which become channels in the order top left,
+    bottom left, top right, bottom right; the unit's output is laid out 2x2 over the map.
+
+    Reference: Chi et al., NeurIPS 2020, Sec. 3.3, Fig. 3.
+    Deviation: an odd side, where the authors' code fails, is padded by its last row or column, and the result
+    cropped.
+
+    Args:
+        in_channels: C_in, positive.
+        out_channels: C_out, positive.
+        groups: blocks of the 1x1 convolution; divides 4 ceil(C_in / 4) and C_out.
+    Shape:
+        x (N, C_in, H, W) -> (N, C_out, H, W), any H, W >= 1.
+    Raises:
+        ValueError: if groups does not divide the channels.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        groups: int = 1,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        self.cut_channels = -(-in_channels // 4)
+        super().__init__(4 * self.cut_channels, out_channels, groups, device=device, dtype=dtype)
+        self.in_channels = in_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        quadrants = _quadrants_to_channels(x[:, : self.cut_channels])
+        return _tile(super().forward(quadrants), x.shape[-2], x.shape[-1])
+
+
+def check_groups(groups: int, **channels: int) -> None:
+    """Refuse a number of groups that does not divide each of the named numbers of channels."""
+    for name, count in channels.items():
+        if count < 1:
+            raise ValueError(f"{name}={count} must be positive")
+        if groups < 1 or count % groups:
+            raise ValueError(f"groups={groups} must divide {name}={count}")
+
+
+def _quadrants_to_channels(x: Tensor) -> Tensor:
+    """(N, q, H, W) -> (N, 4q, ceil(H / 2), ceil(W / 2))."""
+    H, W = x.shape[-2:]
+    h, w = (H + 1) // 2, (W + 1) // 2
+    if torch.compiler.is_compiling() or H % 2 or W % 2:
+        # Padding by nothing costs a copy, a branch on the parity would be a guard for dynamic shapes.
+        x = F.pad(x, (0, 2 * w - W, 0, 2 * h - H), mode="replicate")
+    left, right = x[..., :w], x[..., w:]
+    return torch.cat([left[..., :h, :], left[..., h:, :], right[..., :h, :], right[..., h:, :]], dim=1)
+
+
+def _tile(x: Tensor, height: int, width: int) -> Tensor:
+    if torch.compiler.is_exporting():  # cropping would be a guard for dynamic shapes
+        rows = torch.arange(height, device=x.device) % x.shape[-2]
+        columns = torch.arange(width, device=x.device) % x.shape[-1]
+        return x[..., rows[:, None], columns]
+    return x.repeat(1, 1, 2, 2)[..., :height, :width]
+
+
+def _is_low_precision(dtype: torch.dtype | None) -> bool:
+    return dtype in (torch.float16, torch.bfloat16)

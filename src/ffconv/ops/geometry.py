@@ -1,0 +1,88 @@
+"""Where a convolution looks: sizes, pads, and the pooling that keeps a global path on the same grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_AVG_POOL = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Kernel, stride, pads and dilation of an n-dimensional convolution, one entry an axis.
+
+    Args:
+        kernel_size: positive.
+        stride: positive.
+        pads: zeros before and after the map along each axis.
+        dilation: positive.
+    """
+
+    kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    pads: tuple[tuple[int, int], ...]
+    dilation: tuple[int, ...]
+
+    @property
+    def spans(self) -> tuple[int, ...]:
+        """Distance in pixels between the first and the last tap of the kernel along each axis."""
+        return tuple(d * (k - 1) for k, d in zip(self.kernel_size, self.dilation, strict=True))
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """Input pixel under the kernel's centre at output 0, along each axis."""
+        return tuple(span // 2 - before for span, (before, _) in zip(self.spans, self.pads, strict=True))
+
+    @property
+    def covers_map(self) -> bool:
+        """Whether output i sits on input i * stride and there are ceil(n / stride) of them."""
+        return not any(self.offsets) and all(
+            span == before + after for span, (before, after) in zip(self.spans, self.pads, strict=True)
+        )
+
+    def output_size(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        """Size of the convolution's output for a map of ``size``."""
+        return tuple(
+            (n + before + after - span - 1) // s + 1
+            for n, (before, after), span, s in zip(size, self.pads, self.spans, self.stride, strict=True)
+        )
+
+
+def aligned_avg_pool(x: Tensor, geometry: Geometry) -> Tensor:
+    """Average pooling with the output grid of a convolution.
+
+    Along each axis output i is the mean of the inputs ``i * s + o ... i * s + o + s - 1``, with s the stride
+    and o the geometry's offset, clipped to the map; an empty window gives 0.
+
+    Shape:
+        x (N, C, *size) -> (N, C, *geometry.output_size(size)).
+    """
+    stride, offsets = geometry.stride, geometry.offsets
+    pooled_axes = any(s > 1 for s in stride)
+    avg_pool = _AVG_POOL[len(stride)]
+    # Decided by the geometry alone: a branch on the size, as in ceil_mode, would be a guard for dynamic
+    # shapes. if geometry.covers_map and not (pooled_axes and torch.compiler.is_exporting()): return
+    # avg_pool(x, stride, stride, ceil_mode=True) if pooled_axes else x
+
+    size = tuple(x.shape[2:])
+    output_size = geometry.output_size(size)
+    pads: list[int] = []
+    for n, m, s, o in zip(size, output_size, stride, offsets, strict=True):
+        pads = [-o, m * s + o - n, *pads]  # F.pad counts axes from the last one
+    y = F.pad(x, pads)
+    if not pooled_axes:
+        return y
+    y = avg_pool(y, stride, stride)
+    for axis, (n, m, s, o) in enumerate(zip(size, output_size, stride, offsets, strict=True), start=2):
+        if s == 1:
+            continue
+        start = torch.arange(m, device=x.device) * s + o
+        inside = (start + s).clamp(max=n) - start.clamp(min=0)
+        # The zeros around the map took part in the mean; an empty window stays 0.
+        factor = s / inside.clamp(min=1).to(y.dtype)
+        y = y * factor.reshape(-1, *[1] * (y.dim() - axis - 1))
+    return y

@@ -1,0 +1,63 @@
+"""The global -> global path."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import golden
+import oracles
+from ffconv.ops import SpectralTransform
+
+_RENAMED = {"conv1.0.": "conv1.", "conv1.1.": "bn1.", "conv_layer.": "conv."}
+
+
+def _renamed(key: str) -> str:
+    for theirs, ours in _RENAMED.items():
+        key = key.replace(theirs, ours)
+    return key
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (7, 6), (8, 8)])
+@pytest.mark.parametrize("lfu", [True, False])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_oracle(groups, lfu, size):
+    transform = SpectralTransform(8, 12, groups=groups, lfu=lfu, dtype=torch.float64).eval()
+    oracles.randomise_norms(transform)
+    x = torch.randn(2, 8, *size, dtype=torch.float64)
+    expected = oracles.spectral_transform(transform, x)
+    torch.testing.assert_close(transform(x), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("name", golden.SPECTRAL_CASES)
+def test_golden(name, reference):
+    arguments, weights, tensors = golden.load_case(reference, name)
+    transform = SpectralTransform(**arguments, dtype=torch.float64)
+    transform.load_state_dict({_renamed(key): value for key, value in weights.items()})
+    golden.assert_reproduces(transform, tensors, {key: _renamed(key) for key in weights})
+
+
+@pytest.mark.parametrize("stride", [2, 3, 4])
+def test_stride_pools_what_is_left_of_the_last_window(stride):
+    transform = SpectralTransform(4, 4, stride, dtype=torch.float64).eval()
+    x = torch.randn(2, 4, 7, 5, dtype=torch.float64)
+    pooled = oracles.aligned_avg_pool(x, 1, stride, 0, 1)
+    expected = oracles.spectral_transform(transform, pooled)
+    torch.testing.assert_close(transform(x), expected, rtol=0, atol=1e-12)
+
+
+def test_hidden_channels_are_half_of_the_output_and_at_least_one():
+    assert SpectralTransform(4, 6).conv1.out_channels == 3
+    assert SpectralTransform(1, 1).conv1.out_channels == 1
+
+
+def test_gradcheck():
+    transform = SpectralTransform(3, 4, 2, dtype=torch.float64).eval()
+    x = torch.randn(1, 3, 5, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(transform, x)
+
+
+def test_raises_where_groups_do_not_divide_the_hidden_channels():
+    with pytest.raises(ValueError, match="groups=4 must divide hidden_channels=2"):
+        SpectralTransform(4, 4, groups=4)
