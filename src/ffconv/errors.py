@@ -9,3 +9,9 @@ class InputError(ValueError):
     The command line prints the message alone and exits with code 2; any other exception is a defect of
     ours and keeps its traceback.
     """
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise `InputError` with the message unless the condition holds."""
+    if not condition:
+        raise InputError(message)

@@ -1,0 +1,1 @@
+"""Metrics that are exact for any batch size and any number of processes."""

@@ -1,0 +1,164 @@
+"""``ffconv benchmark``: time and memory of networks and operators beside their peers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ffconv.cli.complexity import input_size
+from ffconv.cli.parser import CommandParser
+from ffconv.errors import require
+
+if TYPE_CHECKING:
+    from ffconv.analysis.benchmark import Measurement
+    from ffconv.analysis.work import Setting, Subject
+
+HELP = "Time and memory of networks and operators beside their peers, taking turns in one run."
+
+
+def add_arguments(parser: CommandParser) -> None:
+    """Networks or operators, a subcommand each."""
+    kinds = parser.add_subcommands(dest="kind", required=True)
+    kinds.add_subcommand("model", _model_parser(), help="whole networks")
+    kinds.add_subcommand(
+        "operator", _operator_parser(), help="single layers, beside the paper's transcription"
+    )
+
+
+def run(arguments: Any) -> None:
+    """Measure every combination of the options and print or write the figures."""
+    from ffconv.analysis.benchmark import Effort, compare
+
+    options = arguments[arguments.kind]
+    groups = {"model": _networks, "operator": _operators}[arguments.kind]
+    effort = Effort(options.rounds, options.warmup, options.block, options.threads)
+    comparisons = [(setting, *group) for setting in _settings(options) for group in groups(options, setting)]
+    measurements = [
+        measurement
+        for setting, subjects, peer in comparisons
+        for measurement in compare(subjects, setting, effort, peer=peer)
+    ]
+    _write(measurements, options)
+
+
+def _model_parser() -> CommandParser:
+    parser = CommandParser(description="Steps of whole networks; --size is that of the images.")
+    parser.add_argument(
+        "networks",
+        nargs="*",
+        type=str,
+        metavar="MODEL",
+        default=["ffc_resnet50"],
+        help="name[,argument=value,...] of a timm, torchvision or ffconv network",
+    )
+    parser.add_argument("--peer", type=str, default="torchvision/resnet50", help="network ratios refer to")
+    _add_common_options(parser, size="224")
+    return parser
+
+
+def _operator_parser() -> CommandParser:
+    from ffconv.analysis.subjects import Operator
+
+    parser = CommandParser(description="Steps of single layers; --size is that of the map.")
+    parser.add_argument(
+        "operators",
+        nargs="*",
+        type=Operator,
+        metavar="OPERATOR",
+        default=["fourier-unit", "spectral-transform", "ffc"],
+        help="fourier-unit, spectral-transform or ffc",
+    )
+    parser.add_argument("--channels", nargs="+", type=int, default=[64], help="of the map")
+    parser.add_argument("--ratio", type=float, default=0.25, help="share of global channels of an ffc")
+    parser.add_argument("--kernel_size", type=int, default=3, help="of an ffc")
+    parser.add_argument("--lfu", type=bool, default=True, help="whether there is a Local Fourier Unit")
+    parser.add_argument(
+        "--padding_mode",
+        type=Literal["zeros", "reflect", "replicate", "circular"],
+        default="zeros",
+        help="of an ffc",
+    )
+    _add_common_options(parser, size="56")
+    return parser
+
+
+def _add_common_options(parser: CommandParser, *, size: str) -> None:
+    from ffconv.analysis.work import Engine, Mode, Precision
+
+    parser.add_argument("--size", nargs="+", type=str, default=[size], help="side or HxW, in pixels")
+    parser.add_argument("--batch_size", nargs="+", type=int, default=[8], help="images a step")
+    parser.add_argument("--mode", nargs="+", type=Mode, default=["inference"], help="what a step is")
+    parser.add_argument(
+        "--dtype", nargs="+", type=Precision, default=["float32"], help="half precision is by autocast"
+    )
+    parser.add_argument(
+        "--engine",
+        nargs="+",
+        type=Engine,
+        default=["eager"],
+        help="fused folds norms, compile is torch.compile",
+    )
+    parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda or cuda:N")
+    parser.add_argument("--threads", type=int, help="of torch on the CPU (default: torch's own choice)")
+    parser.add_argument("--rounds", type=int, default=15, help="turns of each subject")
+    parser.add_argument("--warmup", type=int, default=3, help="steps before the first turn")
+    parser.add_argument("--block", type=float, default=0.05, help="seconds a turn lasts at least")
+    parser.add_argument("--format", type=Literal["table", "json"], default="table", help="how to print")
+    parser.add_argument("--output", type=Path, help="JSON file to write beside what is printed")
+
+
+def _settings(options: Any) -> list[Setting]:
+    from ffconv.analysis.work import Setting
+
+    return [
+        Setting(mode, dtype, engine, options.device, batch_size, size)
+        for size in map(_map_size, options.size)
+        for batch_size in options.batch_size
+        for dtype in options.dtype
+        for engine in options.engine
+        for mode in options.mode
+    ]
+
+
+def _map_size(text: str) -> tuple[int, int]:
+    require(text.count("x") < 2, f"size {text!r} must read side or HxW, such as 224 or 256x192")
+    _, height, width = input_size(text)
+    return height, width
+
+
+def _networks(options: Any, setting: Setting) -> Iterator[tuple[Sequence[Subject], str]]:
+    from ffconv.analysis.networks import NetworkSpec
+    from ffconv.analysis.subjects import network_subject
+
+    specs = {str(spec): spec for spec in map(NetworkSpec.parse, [options.peer, *options.networks])}
+    yield [network_subject(spec) for spec in specs.values()], next(iter(specs))
+
+
+def _operators(options: Any, setting: Setting) -> Iterator[tuple[Sequence[Subject], str]]:
+    from ffconv.analysis.subjects import OperatorShape, operator_subjects
+
+    for channels, operator in product(options.channels, options.operators):
+        shape = OperatorShape(channels, options.kernel_size, options.ratio, options.lfu, options.padding_mode)
+        subjects = operator_subjects(operator, shape, setting.size)
+        yield subjects, subjects[-1].name
+
+
+def _write(measurements: Sequence[Measurement], options: Any) -> None:
+    import torch
+
+    from ffconv.analysis.benchmark_report import as_json, as_table
+    from ffconv.analysis.tables import print_table
+    from ffconv.environment import describe_environment
+    from ffconv.training.checkpoint import write_atomically
+
+    environment = describe_environment(torch.device(options.device))
+    text = json.dumps(as_json(measurements, environment), indent=2) + "\n"
+    if options.output:
+        write_atomically(options.output, text.encode())
+    if options.format == "json":
+        print(text, end="")
+    else:
+        print_table(as_table(measurements, environment))

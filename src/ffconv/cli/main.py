@@ -1,0 +1,104 @@
+"""The ``ffconv`` command: finds the command's module, reads its options, runs it.
+
+A command is a module of this package with ``HELP``, ``add_arguments(parser)`` and ``run(arguments)``, which
+returns the exit code (None is 0). Where the options depend on a recipe it has ``parse(parser, argv)`` too.
+A module is imported only when its command is called, so that ``ffconv --help`` does not wait for torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from ffconv.errors import InputError
+
+COMMANDS = {
+    "train": "train a network, or go on with a stopped run",
+    "evaluate": "top-1, top-5, per-class accuracy and confusion matrix of a checkpoint",
+    "predict": "name what is in images",
+    "ablate": "train a list of variants with several seeds and print the paper's Tables 2 and 3",
+    "shards": "pack a folder of images into webdataset shards",
+    "complexity": "parameters and multiply-adds of networks, and the paper's tables beside ours",
+    "benchmark": "speed and memory of layers and networks",
+    "plot": "receptive fields, spectra and training curves",
+    "demo": "train a small FFC network and its plain twin within minutes",
+}
+INPUT_ERROR = 2
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line.
+
+    Args:
+        argv: Words after ``ffconv``; by default the process's own.
+
+    Returns:
+        Exit code: 0, 2 for wrong input (said in one line on stderr), or what the command returns.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if not words or words[0] in ("-h", "--help"):
+            print(_overview())
+            return 0
+        if words[0] == "--version":
+            import ffconv
+
+            print(f"ffconv {ffconv.__version__}")
+            return 0
+        return _run(words[0], words[1:])
+    except InputError as error:
+        rank = os.environ.get("RANK", "0")
+        where = "" if rank == "0" else f" [process {rank}]"
+        print(f"ffconv{where}: {' '.join(str(error).split())}", file=sys.stderr)
+        return INPUT_ERROR
+    except KeyboardInterrupt:
+        print("ffconv: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # ffconv ... | head
+        sys.stderr.close()
+        return 0
+
+
+def _run(command: str, argv: list[str]) -> int:
+    from ffconv.cli.nearest import did_you_mean
+
+    if command not in COMMANDS:
+        raise InputError(f"no command {command!r}, see ffconv --help{did_you_mean(command, COMMANDS)}")
+    from ffconv.cli.parser import CommandParser
+
+    module = importlib.import_module(f"ffconv.cli.{command}")
+    parser = CommandParser(prog=f"ffconv {command}", description=module.HELP)
+    if hasattr(module, "parse"):
+        arguments = module.parse(parser, argv)
+    else:
+        module.add_arguments(parser)
+        arguments = parser.parse_args(argv)
+    code = module.run(arguments) or 0
+    _leave_other_processes()
+    return code
+
+
+def _leave_other_processes() -> None:
+    """Ends torch's process group, which warns where a process exits inside one."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: ffconv COMMAND [OPTIONS]",
+            "",
+            "Fast Fourier Convolution: train, evaluate and look into FFC networks.",
+            "",
+            *lines,
+            "",
+            "ffconv COMMAND --help tells a command's options; ffconv --version the version.",
+        ]
+    )

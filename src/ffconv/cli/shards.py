@@ -1,0 +1,58 @@
+"""``ffconv shards``: from a folder of images to webdataset shards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ffconv.errors import InputError, require
+
+if TYPE_CHECKING:
+    from ffconv.cli.parser import CommandParser
+
+HELP = "Packs a folder of images into webdataset shards, for local disks, web servers and object stores."
+
+SPLITS = ("train", "val")
+
+
+def add_arguments(parser: CommandParser) -> None:
+    """The options of the command."""
+    parser.add_argument(
+        "source", type=Path, help="folder of class folders, or of splits (train, val) of such"
+    )
+    parser.add_argument("output", type=Path, help="folder for the shards; must not hold anything yet")
+    parser.add_argument("--samples_per_shard", type=int, default=5000, help="images in a shard, at most")
+    parser.add_argument("--mib_per_shard", type=int, default=1024, help="size after which a shard ends")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the order of the images")
+    parser.add_argument("--verify", type=bool, default=True, help="read every image first, refuse bad ones")
+    parser.add_argument("--workers", type=int, default=2, help="processes that read the images")
+
+
+def run(arguments: Any) -> None:
+    """Writes the shards of each split and says how many there are."""
+    from ffconv.data.images import ImageFolder
+    from ffconv.data.shard_writing import require_unused, write_shards
+    from ffconv.data.verify import refuse_unreadable, verify
+
+    require(arguments.workers >= 0, f"workers={arguments.workers} must not be negative")
+    splits = [name for name in SPLITS if (arguments.source / name).is_dir()]
+    opened = {name: ImageFolder(arguments.source / name) for name in splits or ["."]}
+    for name in opened:
+        require_unused(arguments.output / name)
+    if arguments.verify:
+        for samples in opened.values():
+            refuse_unreadable(verify(samples, workers=arguments.workers), len(samples))
+    for name, samples in opened.items():
+        folder = arguments.output / name
+        try:
+            index = write_shards(
+                samples,
+                folder,
+                samples_per_shard=arguments.samples_per_shard,
+                bytes_per_shard=arguments.mib_per_shard * 2**20,
+                seed=arguments.seed,
+            )
+        except OSError as error:  # a full or write-protected disk
+            raise InputError(f"{error.filename or folder}: {error.strerror}") from error
+        images = sum(shard.nsamples for shard in index.shards)
+        print(f"{folder}: {images} images of {len(index.classes)} classes in {len(index.shards)} shards")

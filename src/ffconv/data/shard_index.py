@@ -1,0 +1,123 @@
+"""What is known of webdataset shards without reading them: names, sizes, numbers of samples, classes.
+
+``shards.json`` lies beside the shards that ``write_shards`` makes. It has the layout of webdataset's own
+``wids`` index, ``{"wids_version": 1, "shardlist": [{"url", "nsamples", "filesize"}, ...]}``, and the class
+names under ``"classes"``.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ffconv.errors import InputError
+
+INDEX_NAME = "shards.json"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One shard: its name relative to the index, its number of samples, its size in bytes (0: not known)."""
+
+    url: str
+    nsamples: int
+    filesize: int
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """What ``shards.json`` says."""
+
+    classes: tuple[str, ...]
+    shards: tuple[Shard, ...]
+
+    @classmethod
+    def parse(cls, content: bytes, where: str) -> ShardIndex:
+        """Reads an index.
+
+        Raises:
+            InputError: naming ``where`` it was read from, when it is no such index.
+        """
+        try:
+            fields = json.loads(content)
+            shards = [
+                Shard(str(shard["url"]), int(shard["nsamples"]), int(shard.get("filesize", 0)))
+                for shard in fields["shardlist"]
+            ]
+            return cls(tuple(map(str, fields["classes"])), tuple(shards))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{where}: is no index of shards ({type(error).__name__}: {error})") from error
+
+    def text(self) -> str:
+        """The content of ``shards.json``."""
+        shards = [asdict(shard) for shard in self.shards]
+        return json.dumps({"wids_version": 1, "shardlist": shards, "classes": self.classes}, indent=1)
+
+    def of(self, urls: Sequence[str]) -> ShardIndex:
+        """The index of some of the shards, in the order of their URLs.
+
+        They are found by their file names; where a name is unknown, the index must list equally many shards
+        and is taken in its order.
+
+        Raises:
+            InputError: where it does not.
+        """
+        named = {shard.url: shard for shard in self.shards}
+        chosen = [named[name] for url in urls if (name := url.rpartition("/")[2]) in named]
+        if len(chosen) == len(urls):
+            return ShardIndex(self.classes, tuple(chosen))
+        if len(urls) == len(self.shards):
+            return self
+        raise InputError(f"{urls[0]}: {len(urls)} shards, but their index lists {len(self.shards)} others")
+
+
+def read_index(location: str) -> ShardIndex:
+    """An index from a path, or from whatever webdataset opens.
+
+    Raises:
+        InputError: where there is none.
+    """
+    require_webdataset()
+    from webdataset.gopen import gopen
+
+    try:
+        with gopen(location) as stream:
+            content = stream.read()
+    except OSError as error:
+        reason = error.strerror or "no answer"
+        raise InputError(f"{location}: the shards' index cannot be read ({reason})") from error
+    return ShardIndex.parse(content, location)
+
+
+def expand_shards(notation: str) -> list[str]:
+    """Shards in webdataset's notation (braces, ``::``), a local folder of shards, or a local glob.
+
+    Raises:
+        InputError: where webdataset is not installed or nothing is found.
+    """
+    require_webdataset()
+    from webdataset.shardlists import expand_urls
+
+    is_folder = Path(notation).is_dir()
+    if is_remote(notation) or not (is_folder or glob.has_magic(notation)):
+        return expand_urls(notation)
+    shards = sorted(map(str, Path(notation).glob("*.tar")) if is_folder else glob.glob(notation))
+    if not shards:
+        raise InputError(f"{notation}: holds no shards (*.tar)")
+    return shards
+
+
+def is_remote(notation: str) -> bool:
+    """Whether shards can only be read as a stream: a command or a URL."""
+    return notation.startswith("pipe:") or "://" in notation
+
+
+def require_webdataset() -> None:
+    """Raises InputError that says how to install webdataset, where it is missing."""
+    try:
+        import webdataset  # noqa: F401
+    except ImportError as error:
+        raise InputError("shards need the package webdataset: pip install 'ffconv[webdataset]'") from error

@@ -1,0 +1,178 @@
+"""webdataset shards on local disks, read by index like a folder.
+
+A shard is a tar file in which the files of one sample follow each other under one key: ``<key>.jpg`` (or
+another image extension) and ``<key>.cls``, the label in digits. Where ``samples.npy`` lies beside the shards
+it says where each image lies in them; otherwise the tar headers are read at the start.
+"""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ffconv.data.decoding import decode_image
+from ffconv.data.images import IMAGE_EXTENSIONS
+from ffconv.data.samples import EncodedSample, UnreadableSample
+from ffconv.data.shard_index import INDEX_NAME, Shard, ShardIndex, read_index, require_webdataset
+from ffconv.errors import InputError, require
+
+ENTRIES_NAME = "samples.npy"
+ENTRY = np.dtype([("shard", "<i4"), ("label", "<i4"), ("offset", "<i8"), ("size", "<i8")])
+
+_META = re.compile(r"__[^/]*__($|/)")  # names that webdataset keeps for itself
+
+
+class LocalShards:
+    """Uncompressed local shards as a map-style source: ``shards[index]`` is ``(PIL RGB image, label)``.
+
+    Only the wanted image is read, so the guarantees of ``ffconv.data.loading`` hold as they do for a folder.
+
+    Args:
+        files: the shards; the ``shards.json`` beside the first names the classes (without one they are called
+            "0", "1", ...).
+
+    Raises:
+        InputError: for a missing, empty, broken or truncated shard, and a sample without image or label.
+    """
+
+    def __init__(self, files: Sequence[str | Path]) -> None:
+        require_webdataset()
+        self._files = [Path(file) for file in files]
+        for file in self._files:
+            require(file.is_file(), f"{file}: no such shard")
+        beside = self._files[0].absolute().with_name(INDEX_NAME)
+        index = read_index(str(beside)) if beside.is_file() else None
+        stored = _stored_entries(self._files, index) if index else None
+        self._entries = scan_shards(self._files) if stored is None else stored
+        require(len(self._entries) > 0, f"{self._files[0]}: the shards hold no samples")
+        needed = int(self._entries["label"].max()) + 1
+        self.classes = index.classes if index else tuple(map(str, range(needed)))
+        require(
+            needed <= len(self.classes),
+            f"{self._files[0]}: label {needed - 1} in the shards, but {len(self.classes)} classes",
+        )
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        member, content = self._read(index)
+        return decode_image(content, f"{self._file(index)}:{member}"), int(self._entries[index]["label"])
+
+    def encoded(self, index: int) -> EncodedSample:
+        """The image file as it is."""
+        member, content = self._read(index)
+        path = Path(member)
+        return EncodedSample(path.stem, path.suffix[1:].lower(), content, int(self._entries[index]["label"]))
+
+    def _file(self, index: int) -> Path:
+        return self._files[self._entries[index]["shard"]]
+
+    def _read(self, index: int) -> tuple[str, bytes]:
+        """The image file's name, from the tar header that precedes it, and its content."""
+        file, entry = self._file(index), self._entries[index]
+        try:
+            with file.open("rb") as stream:
+                stream.seek(int(entry["offset"]) - tarfile.BLOCKSIZE)
+                header, content = stream.read(tarfile.BLOCKSIZE), stream.read(int(entry["size"]))
+            member = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape").name
+        except OSError as error:
+            raise UnreadableSample(str(file), error.strerror or str(error)) from error
+        except tarfile.TarError as error:
+            raise UnreadableSample(f"{file}:byte {entry['offset']}", f"no file here ({error})") from error
+        if len(content) < entry["size"]:
+            raise UnreadableSample(f"{file}:{member}", "the shard ends before the sample does")
+        return member, content
+
+
+def index_shards(files: Sequence[Path], classes: Sequence[str]) -> ShardIndex:
+    """Writes ``samples.npy`` and ``shards.json`` beside shards that lie in one folder."""
+    entries = scan_shards(files)
+    counts = np.bincount(entries["shard"], minlength=len(files)).tolist()
+    shards = [Shard(file.name, count, file.stat().st_size) for file, count in zip(files, counts, strict=True)]
+    index = ShardIndex(tuple(classes), tuple(shards))
+    np.save(files[0].with_name(ENTRIES_NAME), entries)
+    files[0].with_name(INDEX_NAME).write_text(index.text(), encoding="utf-8")
+    return index
+
+
+def scan_shards(files: Sequence[Path]) -> np.ndarray:
+    """Finds every sample from the shards' tar headers: an array of ``ENTRY``, in the order of the shards.
+
+    Raises:
+        InputError: naming the shard that is broken, or the sample that lacks an image or a label.
+    """
+    entries = [entry for number, file in enumerate(files) for entry in _scan_shard(file, number)]
+    return np.array(entries, dtype=ENTRY)
+
+
+def _scan_shard(file: Path, number: int) -> Iterator[tuple[int, int, int, int]]:
+    from webdataset.tariterators import group_by_keys
+
+    try:
+        with tarfile.open(file, "r:") as tar:
+            for fields in group_by_keys(_members(tar, file)):
+                name = f"{file}:{fields['__key__']}"
+                image, label_member = image_and_label(fields, name)
+                label = tar.extractfile(label_member)
+                label = parse_label(label.read() if label else b"", name)
+                yield number, label, image.offset_data, image.size
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise InputError(f"{file}: is no complete tar file ({error})") from error
+
+
+def _members(tar: tarfile.TarFile, file: Path) -> Iterator[dict[str, Any]]:
+    """The regular files of a tar as webdataset's grouping takes them, with headers in place of contents."""
+    for member in tar:
+        if member.isreg() and not _META.match(member.name):
+            yield {"fname": member.name, "data": member, "__url__": str(file)}
+
+
+def image_and_label(fields: Mapping[str, Any], name: str) -> tuple[Any, Any]:
+    """The image and the ``.cls`` of a sample's fields, which are keyed by extension.
+
+    Raises:
+        InputError: naming the sample that lacks one of them.
+    """
+    image = next((value for extension, value in fields.items() if f".{extension}" in IMAGE_EXTENSIONS), None)
+    label = fields.get("cls")
+    if image is None or label is None:
+        found = ", ".join(f".{extension}" for extension in sorted(fields) if not extension.startswith("__"))
+        raise InputError(f"{name}: a sample needs an image and a .cls label, this one has {found}")
+    return image, label
+
+
+def parse_label(content: bytes, name: str) -> int:
+    """The label in a ``.cls`` file.
+
+    Raises:
+        InputError: naming the sample whose label is no class number.
+    """
+    text = content.strip()
+    require(text.isdigit(), f"{name}: label {content[:20]!r} is not a class number")
+    return int(text)
+
+
+def _stored_entries(files: Sequence[Path], index: ShardIndex) -> np.ndarray | None:
+    """The entries of the chosen shards from ``samples.npy``; None where it does not cover them."""
+    source = files[0].with_name(ENTRIES_NAME)
+    numbers = {shard.url: number for number, shard in enumerate(index.shards)}
+    chosen = [numbers.get(file.name, -1) for file in files]
+    if not source.is_file() or -1 in chosen or any(file.parent != source.parent for file in files):
+        return None
+    for file, number in zip(files, chosen, strict=True):
+        size, expected = file.stat().st_size, index.shards[number].filesize
+        require(
+            size == expected, f"{file}: {size} bytes, but {INDEX_NAME} says {expected}: copied incompletely?"
+        )
+    entries = np.load(source, allow_pickle=False)
+    parts = [entries[entries["shard"] == number] for number in chosen]
+    for place, part in enumerate(parts):
+        part["shard"] = place
+    return np.concatenate(parts)

@@ -1,0 +1,129 @@
+"""Replace the convolutions of an existing network by Fast Fourier Convolutions."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, TypeVar
+
+from torch import nn
+
+from ffconv.errors import InputError, require
+from ffconv.surgery.mixing import find_mixings
+from ffconv.surgery.policy import Policy
+from ffconv.surgery.replace import Options, build_ffc, count_hooks, find_unfit, put, why_misfit
+from ffconv.surgery.report import ConversionReport, ConversionRow, describe
+from ffconv.surgery.rules import Decision, Plan, Rule, rule_from_patterns
+from ffconv.surgery.trace import Convolution, Trace, convolutions
+from ffconv.surgery.trial import trial_forward
+
+_REPORT = "_ffconv_report"
+_LOGGER = logging.getLogger(__name__)
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def convert(
+    model: Network,
+    ratio: float = 0.25,
+    lfu: bool = True,
+    *,
+    local_to_global: bool = True,
+    global_to_local: bool = True,
+    example_input: Any = None,
+    rules: Mapping[str, Decision] | Rule | None = None,
+) -> Network:
+    """Replace the convolutions of a network by FFCs, in place, by the rule of the paper's ResNets.
+
+    A trial forward without data shows what is what. The stem, the output heads and convolutions on 1x1 maps
+    (as in squeeze-and-excitation) stay. Global channels begin after the stem (``ratio_in = 0``) and end with
+    the last stage (``ratio_out = 0``; in a decoder, after its last upsampling). Maps that are added have one
+    ratio. A convolution without global channels on either side stays. Weights are carried into the parts that
+    correspond, the Spectral Transforms are new; data type, device, memory format, training mode,
+    ``requires_grad`` and hooks are kept.
+
+    Args:
+        model: any network. FFCs that it has already stay.
+        ratio: share of global channels, in [0, 1].
+        lfu: whether Spectral Transforms have a Local Fourier Unit.
+        local_to_global: whether local channels feed global ones where both are on both sides; where the
+            global channels begin, this is their only source and stays.
+        global_to_local: the same in the other direction; where the global channels end, this is their only
+            use.
+        example_input: a tensor, or a tuple of the network's arguments, for the trial forward; shapes and
+            types count. By default timm's ``pretrained_cfg["input_size"]``, or 224 pixels a side.
+        rules: exceptions by ``fnmatch`` patterns of convolution names, the first that matches counts: None
+            leaves the convolution; a number is the ratio of the map it makes, if it becomes an FFC at all; a
+            pair makes it an FFC with just this ``(ratio_in, ratio_out)``. Or a function of name, convolution
+            and :class:`Plan` that returns one of these, or the plan.
+    Returns:
+        The model; :func:`conversion_report` says what was converted, what was left, and why.
+    Raises:
+        InputError: if the ratio is outside [0, 1], the trial forward fails, a pattern matches nothing, or a
+            rule cannot be followed. The model is unchanged then.
+    Example:
+        >>> net = nn.Sequential(
+        ...     nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 2, 1)
+        ... )
+        >>> print(conversion_report(convert(net)))
+        convolution  layer               map                 outcome
+        0            Conv2d 3 -> 8, 3x3  224x224 -> 222x222  left: input stem
+        2            Conv2d 8 -> 8, 3x3  222x222 -> 220x220  FFC 0 -> 0.25
+        4            Conv2d 8 -> 2, 1x1  220x220 -> 220x220  left: output head
+        1 of 3 convolutions converted
+    """
+    require(isinstance(ratio, (int, float)) and 0 <= ratio <= 1, f"ratio={ratio!r} must lie in [0, 1]")
+    options = Options(lfu, local_to_global, global_to_local)
+    modules = convolutions(model)
+    rule = rule_from_patterns(rules, modules) if isinstance(rules, Mapping) else rules
+    trace = trial_forward(model, example_input)
+    unfit = find_unfit(model, modules)
+    plans = Policy(trace, modules, ratio, unfit=unfit, why_misfit=partial(why_misfit, options=options)).plans(
+        rule
+    )
+    report = ConversionReport(
+        ratio=float(ratio),
+        lfu=lfu,
+        rows=_rows(trace, modules, plans),
+        mixings=find_mixings(trace, {name: (plan.ratio_in, plan.ratio_out) for name, plan in plans.items()}),
+    )
+    converted = [name for name, plan in plans.items() if plan.reason is None]
+    put(model, {modules[name]: build_ffc(modules[name], plans[name], options) for name in converted})
+    setattr(model, _REPORT, report)
+    _LOGGER.info("%s", report)
+    return model
+
+
+def conversion_report(model: nn.Module) -> ConversionReport:
+    """What :func:`convert` did to a network. It goes along when the network is copied or pickled.
+
+    Raises:
+        InputError: if the network was not converted.
+    """
+    report = getattr(model, _REPORT, None)
+    if report is None:
+        raise InputError(f"{type(model).__name__} was not converted by ffconv.convert")
+    return report
+
+
+def _rows(
+    trace: Trace, modules: Mapping[str, Convolution], plans: Mapping[str, Plan]
+) -> tuple[ConversionRow, ...]:
+    sizes = {name: trace.sizes(index) for index, name in reversed(list(trace.calls()))}
+    rows = []
+    for name, plan in plans.items():
+        size_in, size_out = sizes.get(name, (None, None))
+        rows.append(
+            ConversionRow(
+                name=name,
+                layer=describe(modules[name]),
+                size_in=size_in,
+                size_out=size_out,
+                ratio_in=plan.ratio_in,
+                ratio_out=plan.ratio_out,
+                reason=plan.reason,
+                hooks=count_hooks(modules[name]),
+            )
+        )
+    return tuple(rows)

@@ -1,0 +1,130 @@
+"""Put FFCs in the places of convolutions: weights, flags and hooks go along."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.conv import _ConvTransposeNd
+
+from ffconv.ops import FFC2d
+from ffconv.surgery.channels import is_depthwise
+from ffconv.surgery.rules import Plan
+from ffconv.surgery.trace import FFC_OF, Convolution
+
+_GEOMETRY = ("kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+    "_is_full_backward_hook",
+)
+_HOOKS_TO_COUNT = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What all FFCs of a network have in common."""
+
+    lfu: bool = True
+    local_to_global: bool = True
+    global_to_local: bool = True
+
+
+def find_unfit(model: nn.Module, modules: Mapping[str, Convolution]) -> dict[str, str]:
+    """The convolutions that can be no FFC, whatever the ratios, and why."""
+    owners = Counter(id(weight) for module in model.modules() for weight in module._parameters.values())
+    reasons: dict[str, str] = {}
+    for name, module in modules.items():
+        reason = _why_unfit(module)
+        if reason is None and name == "":
+            reason = "the model itself"
+        if reason is None and owners[id(module.weight)] > 1:
+            reason = "shares its weight with another module"
+        if reason is not None:
+            reasons[name] = reason
+    return reasons
+
+
+def _why_unfit(module: Convolution) -> str | None:
+    kind = type(module)
+    if isinstance(module, FFC2d):
+        return "already an FFC"
+    if isinstance(module, _ConvTransposeNd):
+        return "transposed"
+    if kind in (nn.Conv1d, nn.Conv3d) and kind not in FFC_OF:
+        return f"no FFC for {kind.__name__}"
+    if kind not in FFC_OF:
+        return f"unknown subclass {kind.__name__}"
+    if is_depthwise(module.groups, module.in_channels):
+        return "depthwise"
+    if module._parameters.get("weight") is None:
+        return "weight computed by a hook"
+    return None if module.weight.is_floating_point() else f"weight of type {module.weight.dtype}"
+
+
+def why_misfit(module: Convolution, plan: Plan, options: Options) -> str | None:
+    """The rule that an FFC of this plan would break, or None."""
+    if module.groups == 1:  # all else is as in the convolution
+        return None
+    try:
+        _build(module, plan, options, "meta")
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def build_ffc(module: Convolution, plan: Plan, options: Options) -> FFC2d:
+    """The FFC that takes a convolution's place, with its weights, flags and hooks."""
+    weight: Any = module.weight
+    bias = module.bias
+    ffc = _build(module, plan, options, weight.device)
+    ffc.load_dense_weight(weight, bias)
+    ffc.requires_grad_(weight.requires_grad)
+    if ffc.bias is not None and bias is not None:
+        ffc.bias.requires_grad_(bias.requires_grad)
+    if weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous():
+        ffc.to(memory_format=torch.channels_last)
+    for name in _HOOKS:
+        # The very dictionaries, so that the handles that were given out still remove their hooks.
+        setattr(ffc, name, getattr(module, name))
+    return ffc.train(module.training)
+
+
+def count_hooks(module: nn.Module) -> int:
+    """Number of forward and backward hooks of a module."""
+    return sum(len(getattr(module, name)) for name in _HOOKS_TO_COUNT)
+
+
+def put(model: nn.Module, replacements: Mapping[nn.Module, nn.Module]) -> None:
+    """Replace modules at every place where the network has them."""
+    for parent in list(model.modules()):
+        for key, child in list(parent._modules.items()):
+            if child is not None and child in replacements:
+                setattr(parent, key, replacements[child])
+
+
+def _build(module: Convolution, plan: Plan, options: Options, device: torch.device | str) -> FFC2d:
+    geometry: dict[str, Any] = {name: getattr(module, name) for name in _GEOMETRY}
+    return FFC_OF[type(module)](
+        module.in_channels,
+        module.out_channels,
+        bias=module.bias is not None,
+        ratio_in=plan.ratio_in,
+        ratio_out=plan.ratio_out,
+        lfu=options.lfu,
+        # A path that is a part's only one stays: where the global channels begin and where they end.
+        local_to_global=options.local_to_global or not (plan.ratio_in > 0 and plan.ratio_out < 1),
+        global_to_local=options.global_to_local or not (plan.ratio_in < 1 and plan.ratio_out > 0),
+        device=device,
+        dtype=next(module.parameters()).dtype,
+        **geometry,
+    )

@@ -1,0 +1,110 @@
+"""What a conversion did, to be read by people and programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ffconv.surgery.mixing import Mixing
+from ffconv.surgery.trace import Convolution
+
+
+@dataclass(frozen=True)
+class ConversionRow:
+    """One convolution.
+
+    Args:
+        name: its name in the network; the first one, if it has several.
+        layer: its kind and geometry.
+        size_in: size of the map it read in the trial forward; None if it was not reached.
+        size_out: the same for the map it made.
+        ratio_in: share of global channels in what it reads.
+        ratio_out: the same for what it makes.
+        reason: why it was left; None if it is an FFC now.
+        hooks: number of its forward and backward hooks; they move to the FFC.
+    """
+
+    name: str
+    layer: str
+    size_in: tuple[int, ...] | None
+    size_out: tuple[int, ...] | None
+    ratio_in: float
+    ratio_out: float
+    reason: str | None
+    hooks: int
+
+    @property
+    def converted(self) -> bool:
+        """Whether the convolution became an FFC."""
+        return self.reason is None
+
+    def cells(self) -> tuple[str, str, str, str]:
+        """The row of the printed table."""
+        outcome = f"left: {self.reason}"
+        if self.converted:
+            outcome = f"FFC {self.ratio_in:g} -> {self.ratio_out:g}"
+        if self.hooks:
+            outcome += f", {self.hooks} hook(s){' moved' if self.converted else ''}"
+        return self.name, self.layer, f"{_size(self.size_in)} -> {_size(self.size_out)}", outcome
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What :func:`ffconv.convert` did; ``str`` gives a table.
+
+    Args:
+        ratio: the ratio asked for.
+        lfu: whether the FFCs have a Local Fourier Unit.
+        rows: all convolutions in order of execution; those that were not reached at the end.
+        mixings: where local and global channels are mixed between FFCs.
+    """
+
+    ratio: float
+    lfu: bool
+    rows: tuple[ConversionRow, ...]
+    mixings: tuple[Mixing, ...]
+
+    def __getitem__(self, name: str) -> ConversionRow:
+        """The row of a convolution, by name."""
+        for row in self.rows:
+            if row.name == name:
+                return row
+        raise KeyError(name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same in dictionaries, tuples, strings and numbers, as ``json.dumps`` takes them."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        table = [("convolution", "layer", "map", "outcome"), *(row.cells() for row in self.rows)]
+        widths = [max(len(cell) for cell in column) for column in zip(*table, strict=True)]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+            for cells in table
+        ]
+        lines.append(f"{sum(row.converted for row in self.rows)} of {len(self.rows)} convolutions converted")
+        if self.mixings:
+            lines.append("local and global channels mixed between FFCs, each of which splits by position:")
+            lines.extend(f"  {mixing}" for mixing in self.mixings)
+        return "\n".join(lines)
+
+
+def describe(module: Convolution) -> str:
+    """Kind and geometry of a convolution in a few words."""
+    words = [
+        f"{type(module).__name__} {module.in_channels} -> {module.out_channels}",
+        _size(module.kernel_size),
+    ]
+    words += [
+        f"{name} {_size(getattr(module, name))}"
+        for name in ("stride", "dilation")
+        if max(getattr(module, name)) > 1
+    ]
+    if module.groups > 1:
+        words.append(f"groups {module.groups}")
+    return ", ".join(words)
+
+
+def _size(size: Sequence[int] | None) -> str:
+    return "?" if size is None else "x".join(map(str, size))

@@ -1,0 +1,39 @@
+"""The confusion matrix as a picture."""
+
+from __future__ import annotations
+
+from ffconv.metrics.classification import ClassificationScores
+from ffconv.pictures import new_figure, png
+
+_MOST_NAMES = 60  # more would overlap
+_MOST_FIGURES = 20
+
+
+def draw_confusion(scores: ClassificationScores) -> bytes:
+    """The confusion matrix, each row in percent of its class's images; names and figures where they fit.
+
+    Returns:
+        A PNG picture.
+    """
+    names = [score.name for score in scores.per_class]
+    counts = scores.confusion.double()
+    percent = 100 * counts / counts.sum(1, keepdim=True).clamp(min=1)
+    side = min(12.0, 4.5 + 0.25 * len(names))
+    figure = new_figure(side + 1, side)
+    axes = figure.add_subplot()
+    picture = axes.imshow(percent.numpy(), vmin=0, vmax=100, cmap="Blues")
+    figure.colorbar(picture, ax=axes, label="% of the true class's images", shrink=0.8)
+    axes.set(
+        xlabel="predicted class",
+        ylabel="true class",
+        title=f"top-1 {scores.top1:.2f} % over {scores.samples} images",
+    )
+    if len(names) <= _MOST_NAMES:
+        axes.set_xticks(range(len(names)), names, rotation=90, fontsize="small")
+        axes.set_yticks(range(len(names)), names, fontsize="small")
+    if len(names) <= _MOST_FIGURES:
+        for row, column in counts.nonzero().tolist():
+            share = float(percent[row, column])
+            colour = "white" if share > 50 else "black"
+            axes.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize="small", color=colour)
+    return png(figure)

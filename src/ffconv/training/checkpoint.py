@@ -1,0 +1,123 @@
+"""Files that survive: weights as safetensors, what a run needs to go on as a torch file without pickles.
+
+Every file is written under a temporary name in its own folder, flushed to the disk and then renamed, so that
+a name always stands for a complete file: a crash, a kill or a full disk leaves the earlier one in place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import pickle
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ffconv.errors import InputError
+
+STATE = "state.pt"
+PREVIOUS_STATE = "state.previous.pt"
+_METADATA = "ffconv"
+
+
+def write_atomically(path: Path, content: bytes | memoryview, *, keep: Path | None = None) -> None:
+    """Write a file so that its name holds either the old content or the whole new one.
+
+    Args:
+        path: File to write.
+        content: All of it.
+        keep: Where the old content goes; by default it is replaced.
+
+    Raises:
+        InputError: if the disk is full or the folder cannot be written; what was there stays.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if keep is not None and path.exists():
+            os.replace(path, keep)
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise InputError(
+            f"cannot write {path}: {error.strerror or error}; what was saved before is kept"
+        ) from error
+
+
+def save_weights(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write weights and what rebuilds their network to one safetensors file.
+
+    Args:
+        path: File to write.
+        weights: State dict of the network.
+        metadata: What JSON can hold.
+    """
+    from safetensors.torch import save
+
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    write_atomically(path, save(tensors, metadata={_METADATA: json.dumps(metadata)}))
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The weights and the metadata that `save_weights` wrote.
+
+    Raises:
+        InputError: if the file is missing, truncated, or no checkpoint of ours.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise InputError(f"no checkpoint at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = (file.metadata() or {}).get(_METADATA)
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is no readable safetensors file, or a truncated one ({error})") from error
+    if metadata is None:
+        raise InputError(
+            f"{path} does not say which network it belongs to: it was not saved by ffconv train"
+            " (give such weights to a network with --model.weights)"
+        )
+    return weights, json.loads(metadata)
+
+
+def save_state(folder: Path, state: Mapping[str, Any]) -> None:
+    """Write what a run needs to go on; the state before it is kept as a second one."""
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    write_atomically(folder / STATE, buffer.getbuffer(), keep=folder / PREVIOUS_STATE)
+
+
+def load_state(folder: Path) -> dict[str, Any] | None:
+    """The newest complete state in the folder, or None where there is none.
+
+    Raises:
+        InputError: if there are states and none of them can be read.
+    """
+    reasons = []
+    for name in (STATE, PREVIOUS_STATE):
+        path = folder / name
+        if not path.is_file():
+            continue
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+            reasons.append(f"{path}: {str(error).splitlines()[0]}")
+            continue
+        if reasons:
+            warnings.warn(f"going on from the checkpoint before ({name}): {reasons[0]}", stacklevel=2)
+        return state
+    if reasons:
+        raise InputError(f"no complete checkpoint to resume from ({'; '.join(reasons)})")
+    return None

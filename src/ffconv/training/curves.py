@@ -1,0 +1,63 @@
+"""Drawing of a run's metrics, or of several runs side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ffconv.pictures import COLOURS, new_figure, png
+
+Rows = Sequence[Mapping[str, float]]
+
+_TITLES = {"lr": "learning rate", "top1": "top-1 (%)", "top5": "top-5 (%)"}
+_SETTINGS = {"epoch", "step", "images_per_second"}
+_DASHES = ("-", "--", ":", "-.")
+
+
+def draw_curves(runs: Mapping[str, Rows]) -> bytes:
+    """Losses, the learning rate and each other metric over the epochs, one panel each.
+
+    Args:
+        runs: Rows of metrics.csv, numbers as numbers, by the run's name; every row has "epoch".
+
+    Returns:
+        A PNG picture.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    panels = _panels(runs)
+    columns = min(3, len(panels))
+    lines = -(-len(panels) // columns)
+    figure = new_figure(4.6 * columns, 3.4 * lines)
+    for place, (title, names) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot(lines, columns, place)
+        for number, (run, rows) in enumerate(runs.items()):
+            for position, name in enumerate(names):
+                points = [(row["epoch"], row[name]) for row in rows if name in row]
+                axes.plot(
+                    *zip(*points, strict=True),
+                    marker="." if len(points) < 40 else "",
+                    # A run has its colour, a quantity its dashes; one run alone has colours for quantities.
+                    color=COLOURS[(number if len(runs) > 1 else position) % len(COLOURS)],
+                    linestyle=_DASHES[position % len(_DASHES)] if len(runs) > 1 else "-",
+                    label=name if len(runs) == 1 else f"{run}: {name}",
+                )
+        axes.set(xlabel="epochs done", ylabel=title)
+        if title == "loss":
+            axes.set_yscale("log")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+    return png(figure)
+
+
+def _panels(runs: Mapping[str, Rows]) -> dict[str, list[str]]:
+    """Which columns share a panel: all losses one, a metric and its averaged twin one."""
+    names = dict.fromkeys(name for rows in runs.values() for row in rows for name in row)
+    panels: dict[str, list[str]] = {}
+    for name in names:
+        if name in _SETTINGS:
+            continue
+        kind = name.removeprefix("ema_")
+        title = "loss" if kind.endswith("loss") else _TITLES.get(kind, kind)
+        panels.setdefault(title, []).append(name)
+    return panels

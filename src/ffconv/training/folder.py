@@ -1,0 +1,153 @@
+"""The run folder: what was asked, where it ran, how it went.
+
+config.yaml        the configuration as resolved; `ffconv train --config` takes it back
+environment.json   versions, device and command line of each start
+metrics.csv        a row an epoch
+curves.png         the same, drawn
+tensorboard/       the same and the loss between, for TensorBoard
+skipped.csv        unreadable samples that were left out, and why
+best.safetensors   weights of the best epoch so far, averaged ones where an average is kept
+last.safetensors   weights of the last complete epoch, likewise
+state.pt           what the run needs to go on; state.previous.pt is the one before
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ffconv.environment import describe_environment
+from ffconv.errors import InputError
+from ffconv.training.checkpoint import write_atomically
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+BEST = "best.safetensors"
+LAST = "last.safetensors"
+CONFIG = "config.yaml"
+METRICS = "metrics.csv"
+SKIPPED = "skipped.csv"
+
+# What may change between two starts of one run without changing its result.
+_FREE = frozenset(
+    {"output", "resume", "checkpoint.every", "loop.log_every", "data.path", "data.workers", "data.verify"}
+)
+
+
+class RunFolder:
+    """A run's files; only the main process of a run writes to it.
+
+    Args:
+        path: The folder.
+        config: The whole configuration as plain values, see `ffconv.training.config.plain`.
+    """
+
+    def __init__(self, path: Path, config: Mapping[str, Any]):
+        self.path = path
+        self.config = dict(config)
+        self._tensorboard: SummaryWriter | None = None
+
+    def check(self, *, resume: bool) -> None:
+        """Check that the folder is free, or holds this run and may go on with it. Writes nothing.
+
+        Raises:
+            InputError: if it holds a run and `resume` is off, or a run with another configuration.
+        """
+        import yaml
+
+        if not (self.path / CONFIG).is_file():
+            return
+        if not resume:
+            raise InputError(
+                f"{self.path} already holds a run: go on with it by --resume auto,"
+                " or choose another folder by --output"
+            )
+        self._check_same(yaml.safe_load((self.path / CONFIG).read_text()))
+
+    def start(self, *, device: torch.device) -> None:
+        """Make the folder and write what this start is."""
+        import yaml
+
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot make the run folder {self.path}: {error.strerror}") from error
+        self._write(CONFIG, yaml.safe_dump(self.config, sort_keys=False))
+        self._write_environment(device)
+
+    def _check_same(self, earlier: Mapping[str, Any]) -> None:
+        before, now = _flatten(earlier), _flatten(self.config)
+        for name in sorted(before.keys() | now.keys()):
+            if name not in _FREE and before.get(name) != now.get(name):
+                raise InputError(
+                    f"{name} is {now.get(name)!r}, but the run in {self.path} was started with"
+                    f" {before.get(name)!r}: resume with the same, or choose another --output"
+                )
+
+    def _write_environment(self, device: torch.device) -> None:
+        path = self.path / "environment.json"
+        starts = json.loads(path.read_text()) if path.is_file() else []
+        starts.append(describe_environment(device))
+        self._write(path.name, json.dumps(starts, indent=2))
+
+    def write_history(self, rows: list[dict[str, float]]) -> None:
+        """Write metrics.csv and curves.png from all epochs so far.
+
+        The rows come from the run's state, so that no row is lost or doubled however often it was stopped.
+        """
+        from ffconv.training.curves import draw_curves
+
+        if not rows:
+            return
+        table = io.StringIO()
+        writer = csv.DictWriter(table, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        self._write(METRICS, table.getvalue())
+        write_atomically(self.path / "curves.png", draw_curves({self.path.name: rows}))
+
+    def write_skipped(self, reasons: Mapping[str, str]) -> None:
+        """Write skipped.csv, the samples left out and why; nothing where there are none."""
+        if not reasons:
+            return
+        table = io.StringIO()
+        csv.writer(table, lineterminator="\n").writerows([("name", "reason"), *sorted(reasons.items())])
+        self._write(SKIPPED, table.getvalue())
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Add values to TensorBoard's log; those a stopped start wrote for later steps are superseded."""
+        if self._tensorboard is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._tensorboard = SummaryWriter(str(self.path / "tensorboard"), purge_step=step)
+        for name, value in values.items():
+            self._tensorboard.add_scalar(name, value, step)
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+            self._tensorboard = None
+
+    def _write(self, name: str, text: str) -> None:
+        write_atomically(self.path / name, text.encode())
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}"""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat

@@ -1,0 +1,50 @@
+"""A run from its configuration to its end: the one call behind ``ffconv train``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ffconv.training.config import TrainingConfig, require
+from ffconv.training.folder import RunFolder
+from ffconv.training.loop import Outcome, Trainer
+from ffconv.training.processes import batch_per_process, share_of, start_accelerator
+from ffconv.training.task import Share, Task
+
+
+def train_run(
+    make_task: Callable[[Share], Task], config: TrainingConfig, *, record: Mapping[str, Any]
+) -> Outcome:
+    """Train, or go on with, the run in the folder `config.output`.
+
+    The folder is made only when data and network have proved sound.
+
+    Args:
+        make_task: Makes the task for this process's share of the work.
+        config: How to train.
+        record: The whole configuration as plain values: what config.yaml will hold, and what a resumed run
+            is compared with.
+
+    Raises:
+        InputError: for wrong data or options, a folder that holds another run, a full disk, or divergence.
+    """
+    require(config.output is not None, "output: a run needs a folder")
+    folder = RunFolder(Path(str(config.output)), record)
+    folder.check(resume=config.resume == "auto")
+    accelerator = start_accelerator(config.loop)
+    share = share_of(
+        accelerator,
+        batch_per_process(accelerator, config.loop),
+        seed=config.seed,
+        channels_last=config.loop.channels_last,
+    )
+    task = make_task(share)
+    task.check()
+    trainer = Trainer(task, config, accelerator=accelerator, folder=folder)
+    # Every process must have looked at the folder before the first one writes to it.
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        folder.start(device=accelerator.device)
+    accelerator.wait_for_everyone()
+    return trainer.fit()

@@ -1,0 +1,56 @@
+"""``ffconv benchmark``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ffconv.cli import main
+
+QUICK = ["--rounds", "1", "--warmup", "0", "--block", "0", "--batch_size", "1"]
+
+
+def test_operators_by_size_and_mode_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "figures.json"
+    words = ["benchmark", "operator", "fourier-unit", "--channels", "32", "--size", "4", "6x5", *QUICK]
+    assert main([*words, "--mode", "inference", "training", "--format", "json", "--output", str(output)]) == 0
+    printed = capsys.readouterr().out
+    assert output.read_text() == printed
+    measured = json.loads(printed)["measurements"]
+    combinations = [(one["subject"], one["size"], one["mode"]) for one in measured]
+    plain = "FourierUnit (plain transcription)"
+    assert combinations == [
+        (name, size, mode)
+        for size in ([4, 4], [6, 5])
+        for mode in ("inference", "training")
+        for name in ("FourierUnit", plain)
+    ]
+    assert {one["peer"] for one in measured} == {plain}
+
+
+def test_networks_beside_their_peer_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["benchmark", "model", "resnet18", "--peer", "torchvision/resnet18", "--size", "32", *QUICK]
+    assert main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[2:4]] == ["torchvision/resnet18", "resnet18"]
+    assert "1.000" in lines[2]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], 'expected "kind" to be one of'),
+        (["operator", "pooling"], "pooling"),
+        (["operator", "ffc", "--size", "7"], "needs even sides"),
+        (["model", "--size", "3x224x224"], "size '3x224x224' must read side or HxW"),
+        (["model", "--engine", "fused", "--mode", "training"], "leaves nothing to train"),
+        (["model", "no_such_network", "--size", "32"], "no network is called 'no_such_network'"),
+    ],
+)
+def test_wrong_words_get_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["benchmark", *words, *(QUICK if words else [])]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1

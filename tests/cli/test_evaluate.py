@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import csv
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from commands import QUICK_TRAIN, finish, image_folder, start, torchrun
+from ffconv.cli import main
+from ffconv.data.config import DataConfig, open_samples
+from ffconv.data.transforms import ImageTransformConfig, PrepareImage, eval_transform
+from ffconv.tasks.classification import load_classifier
+from ffconv.training.checkpoint import read_weights, save_weights
+
+DIGITS = 355  # images of the evaluation split
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("evaluate") / "run"
+    assert main([*QUICK_TRAIN, "--limit", "200", "--loop.epochs", "4", "--output", str(folder)]) == 0
+    return folder
+
+
+def evaluated(output: Path, *words: str) -> dict[str, Any]:
+    """What ``ffconv evaluate`` wrote into scores.json."""
+    assert main(["evaluate", *words, "--device", "cpu", "--data.workers", "0", "--output", str(output)]) == 0
+    return json.loads((output / "scores.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def by_hand(run_folder: Path) -> dict[str, float]:
+    """Accuracy and loss of the best checkpoint, image by image."""
+    classifier = load_classifier(run_folder / "best.safetensors")
+    transform = ImageTransformConfig(**classifier.data["transform"])
+    samples = open_samples(DataConfig(format="digits", transform=transform), "val")
+    prepare = PrepareImage(eval_transform(transform))
+    items = [prepare(samples[index], index) for index in range(len(samples))]  # pyright: ignore
+    images, labels = torch.stack([i["image"] for i in items]), torch.tensor([i["label"] for i in items])
+    with torch.no_grad():
+        logits = classifier.network(images)
+    hits = logits.topk(5).indices == labels[:, None]
+    return {
+        "images": len(items),
+        "top1": 100 * hits[:, 0].double().mean().item(),
+        "top5": 100 * hits.any(1).double().mean().item(),
+        "loss": torch.nn.functional.cross_entropy(logits, labels).item(),
+    }
+
+
+@pytest.mark.parametrize("batch_size", ["7", "64", "1000"])
+def test_scores_are_those_counted_by_hand(
+    batch_size: str, run_folder: Path, by_hand: dict[str, float], tmp_path: Path
+):
+    scores = evaluated(tmp_path, str(run_folder), "--batch_size", batch_size)
+    assert by_hand["images"] == DIGITS
+    assert scores.pop("skipped") == {}
+    assert scores == pytest.approx(by_hand, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_score_each_image_once(run_folder: Path, by_hand: dict[str, float], tmp_path: Path):
+    words = ("evaluate", str(run_folder), "--device", "cpu", "--data.workers", "0", "--batch_size", "64")
+    code, printed = finish(start(*words, "--output", str(tmp_path), launcher=torchrun(2)))
+    assert code == 0, printed
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    del scores["skipped"]
+    assert scores == pytest.approx(by_hand, rel=1e-5)
+    assert printed.count(f"over {DIGITS} images") == 1
+
+
+def test_each_class_has_a_row(run_folder: Path, by_hand: dict[str, float], tmp_path: Path):
+    evaluated(tmp_path, str(run_folder))
+    with (tmp_path / "per_class.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["class"] for row in rows] == list("0123456789")
+    right = sum(float(row["top1"]) / 100 * int(row["samples"]) for row in rows)
+    assert right == pytest.approx(by_hand["top1"] / 100 * DIGITS, abs=0.01)
+
+
+def test_the_confusion_matrix_is_drawn(run_folder: Path, tmp_path: Path):
+    evaluated(tmp_path, str(run_folder))
+    assert (tmp_path / "confusion.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_checkpoint_alone_is_enough(run_folder: Path, tmp_path: Path, by_hand: dict[str, float]):
+    (tmp_path / "alone.safetensors").write_bytes((run_folder / "best.safetensors").read_bytes())
+    scores = evaluated(tmp_path / "out", str(tmp_path / "alone.safetensors"))
+    assert scores["top1"] == pytest.approx(by_hand["top1"])
+
+
+def test_the_last_epoch_can_be_asked_for(run_folder: Path, tmp_path: Path):
+    scores = evaluated(tmp_path, str(run_folder), "--weights", "last", "--limit", "200")
+    assert scores["top1"] == read_weights(run_folder / "last.safetensors")[1]["metrics"]["top1"]
+
+
+def test_results_lie_beside_the_checkpoint_by_default(run_folder: Path):
+    assert main(["evaluate", str(run_folder), "--device", "cpu", "--limit", "20", "--data.workers", "0"]) == 0
+    assert (run_folder / "best-val" / "scores.json").exists()
+
+
+def test_skipped_images_are_counted_and_named(run_folder: Path, tmp_path: Path):
+    image_folder(tmp_path / "data" / "val", "0123456789", images=2)
+    bad = tmp_path / "data" / "val" / "7" / "1.png"
+    bad.write_bytes(b"")
+    data = ("--data.format", "folder", "--data.path", str(tmp_path / "data"), "--data.on_error", "skip")
+    scores = evaluated(tmp_path / "out", str(run_folder), *data)
+    assert (scores["images"], list(scores["skipped"])) == (19, [str(bad)])
+
+
+def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    assert main(words) == 2
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    return printed
+
+
+def test_other_classes_than_the_checkpoints_are_refused_by_name(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    image_folder(tmp_path / "val", "012345678x")
+    words = ["evaluate", str(run_folder), "--data.format", "folder", "--data.path", str(tmp_path)]
+    printed = refused(words, capsys)
+    assert "without 9" in printed
+    assert "with x" in printed
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--data.wokers", "0"], "did you mean data.workers?"),
+        (["--split", "test"], "test"),
+        (["--batch_size", "0"], "batch_size=0 must be at least 1"),
+        (["--precision", "fp16"], "fp16 needs a CUDA device"),
+    ],
+)
+def test_wrong_options_are_one_line(
+    words: list[str], message: str, run_folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert message in refused(["evaluate", str(run_folder), "--device", "cpu", *words], capsys)
+
+
+def test_a_truncated_checkpoint_is_one_line(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes((run_folder / "best.safetensors").read_bytes())
+    os.truncate(path, 100_000)
+    assert "x.safetensors is no readable safetensors file" in refused(["evaluate", str(path)], capsys)
+
+
+def test_a_checkpoint_of_another_architecture_is_one_line(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    weights, metadata = read_weights(run_folder / "best.safetensors")
+    metadata["model"]["name"] = "resnet18"
+    save_weights(tmp_path / "x.safetensors", weights, metadata)
+    printed = refused(["evaluate", str(tmp_path / "x.safetensors")], capsys)
+    assert "the weights do not fit resnet18" in printed
+
+
+def test_a_missing_checkpoint_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert "no checkpoint at" in refused(["evaluate", str(tmp_path)], capsys)

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+
+from ffconv.cli import main
+from ffconv.cli.main import COMMANDS
+from ffconv.cli.nearest import did_you_mean
+
+
+@pytest.mark.parametrize("argv", [[], ["--help"], ["-h"]])
+def test_help_lists_every_command(argv: list[str], capsys: pytest.CaptureFixture[str]):
+    assert main(argv) == 0
+    printed = capsys.readouterr().out
+    assert all(f"  {name} " in printed for name in COMMANDS)
+
+
+def test_version_is_the_packages(capsys: pytest.CaptureFixture[str]):
+    import ffconv
+
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"ffconv {ffconv.__version__}\n"
+
+
+def test_an_unknown_command_is_one_line_with_the_nearest(capsys: pytest.CaptureFixture[str]):
+    assert main(["trian"]) == 2
+    assert capsys.readouterr().err == "ffconv: no command 'trian', see ffconv --help; did you mean train?\n"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_its_module(command: str):
+    assert importlib.util.find_spec(f"ffconv.cli.{command}") is not None
+
+
+def test_errors_of_other_processes_say_which(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("RANK", "3")
+    assert main(["trian"]) == 2
+    assert capsys.readouterr().err.startswith("ffconv [process 3]: no command")
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [("optim.lrr", "optim.lr"), ("lr", "optim.lr"), ("epoch", "loop.epochs"), ("seeed", "seed")],
+)
+def test_the_nearest_name_is_found_by_all_or_the_last_part(name: str, nearest: str):
+    known = ["optim.lr", "loop.epochs", "seed", "data.path"]
+    assert did_you_mean(name, known) == f"; did you mean {nearest}?"
+
+
+def test_nothing_near_gives_no_hint():
+    assert did_you_mean("zzz", ["optim.lr", "seed"]) == ""

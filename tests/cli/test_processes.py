@@ -1,0 +1,79 @@
+"""Training in two processes over gloo."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from commands import QUICK_TRAIN, assert_same_run, finish, start, state_of, torchrun
+from ffconv.cli import main
+from ffconv.training.checkpoint import read_weights
+
+pytestmark = pytest.mark.slow
+
+# Layer norms: with batch norms each process would normalise its own half.
+WITHOUT_BATCH_NORM = ("--model.name", "test_vit", "--model.arguments", "{img_size: 32}")
+WORDS = (
+    *QUICK_TRAIN,
+    *("--loop.epochs", "3", "--limit", "128", "--checkpoint.every", "3", "--loop.log_every", "2"),
+    *("--loop.ema_decay", "0.9", "--loss.mixup", "0.2", "--model.arguments.drop_path_rate", "0.2"),
+    *("--resume", "auto"),
+)
+
+
+def test_two_processes_train_as_one(tmp_path: Path):
+    words = [*QUICK_TRAIN, *WITHOUT_BATCH_NORM, "--optim.lr", "0.02"]
+    assert main([*words, "--output", str(tmp_path / "one")]) == 0
+    code, printed = finish(start(*words, "--output", str(tmp_path / "two"), launcher=torchrun(2)))
+    assert code == 0, printed
+    assert printed.count("epoch 1/2 done") == 1
+    one, two = (read_weights(tmp_path / name / "last.safetensors") for name in ("one", "two"))
+    for name, weight in one[0].items():
+        torch.testing.assert_close(two[0][name], weight, rtol=1e-3, atol=1e-5)
+    for metric in ("train_loss", "loss", "top1"):
+        assert two[1]["metrics"][metric] == pytest.approx(one[1]["metrics"][metric], rel=1e-3)
+
+
+def test_accumulation_stays_what_it_is_in_two_processes(tmp_path: Path):
+    words = [*QUICK_TRAIN, *WITHOUT_BATCH_NORM, "--loop.accumulate", "2", "--loop.epochs", "1"]
+    assert main([*words, "--output", str(tmp_path / "one")]) == 0
+    code, printed = finish(start(*words, "--output", str(tmp_path / "two"), launcher=torchrun(2)))
+    assert code == 0, printed
+    one, two = (read_weights(tmp_path / name / "last.safetensors")[0] for name in ("one", "two"))
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, rtol=1e-3, atol=1e-5)
+
+
+def test_a_batch_that_does_not_divide_is_refused(tmp_path: Path):
+    words = [*QUICK_TRAIN, "--loop.batch_size", "15", "--output", str(tmp_path / "x")]
+    code, printed = finish(start(*words, launcher=torchrun(2)))
+    assert code != 0
+    assert "loop.batch_size=15 must divide by 2 processes x 1 accumulated batches" in printed
+
+
+def workers_of(launcher: subprocess.Popen[str]) -> list[int]:
+    """The processes torchrun started."""
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+    return [int(child) for child in children]
+
+
+def test_two_processes_stop_together_and_go_on_to_the_same_bits(tmp_path: Path):
+    code, printed = finish(start(*WORDS, "--output", str(tmp_path / "whole"), launcher=torchrun(2)))
+    assert code == 0, printed
+    process = start(*WORDS, "--output", str(tmp_path / "run"), launcher=torchrun(2))
+    while process.poll() is None and not (tmp_path / "run" / "state.pt").exists():
+        time.sleep(0.01)
+    # One process of the two is told; the other one hears of it from that.
+    os.kill(workers_of(process)[-1], signal.SIGTERM)
+    _, printed = finish(process)
+    step = state_of(tmp_path / "run")["position"]["step"]
+    assert f"stopped by SIGTERM after step {step}, saved" in printed
+    code, printed = finish(start(*WORDS, "--output", str(tmp_path / "run"), launcher=torchrun(2)))
+    assert code == 0, printed
+    assert_same_run(tmp_path / "run", tmp_path / "whole")

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from commands import QUICK_TRAIN, image_folder, state_of
+from ffconv.cli import main
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("train") / "run"
+    assert main([*QUICK_TRAIN, "--loop.ema_decay", "0.5", "--output", str(folder)]) == 0
+    return folder
+
+
+def test_a_run_folder_holds_what_it_should(run_folder: Path):
+    assert {path.name for path in run_folder.iterdir()} == {
+        *("config.yaml", "environment.json", "metrics.csv", "curves.png", "tensorboard"),
+        *("best.safetensors", "last.safetensors", "state.pt", "state.previous.pt"),
+    }
+
+
+def test_the_configuration_is_resolved_and_can_be_used_again(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    config = yaml.safe_load((run_folder / "config.yaml").read_text())
+    assert (config["loop"]["epochs"], config["schedule"]["name"], config["limit"]) == (2, "cosine", 64)
+    with pytest.raises(SystemExit):
+        main(["train", "--config", str(run_folder / "config.yaml"), "--print_config"])
+    assert yaml.safe_load(capsys.readouterr().out) == config
+
+
+def test_metrics_have_a_row_an_epoch_with_the_averaged_weights_beside(run_folder: Path):
+    with (run_folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["epoch"], row["step"]) for row in rows] == [("1", "4"), ("2", "8")]
+    assert {"lr", "train_loss", "top1", "top5", "loss", "ema_top1", "ema_loss"} <= rows[0].keys()
+
+
+def test_environment_tells_command_and_versions(run_folder: Path):
+    (start,) = json.loads((run_folder / "environment.json").read_text())
+    assert start["packages"].keys() >= {"torch", "timm", "accelerate"}
+    assert start["processes"] == 1
+
+
+def test_progress_is_a_plain_line_an_epoch_without_a_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    main([*QUICK_TRAIN, "--output", str(tmp_path / "run")])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("epoch 1/2 done  lr ")
+    assert lines[-1] == f"finished: {tmp_path}/run/best.safetensors holds the best weights"
+
+
+def test_the_output_folder_is_named_by_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    assert main([*QUICK_TRAIN, "--loop.epochs", "1"]) == 0
+    assert (tmp_path / "runs" / "digits" / "last.safetensors").exists()
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(tmp_path: Path):
+    for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+        assert main([*QUICK_TRAIN, "--seed", seed, "--output", str(tmp_path / name)]) == 0
+    a, b, c = ((tmp_path / name / "last.safetensors").read_bytes() for name in "abc")
+    assert a == b != c
+
+
+def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line on stderr of a command that is refused with exit code 2."""
+    capsys.readouterr()
+    assert main(words) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("ffconv: ")
+    assert printed.count("\n") == 1
+    return printed
+
+
+def test_a_folder_with_a_run_is_refused(run_folder: Path, capsys: pytest.CaptureFixture[str]):
+    assert "already holds a run" in refused([*QUICK_TRAIN, "--output", str(run_folder)], capsys)
+
+
+def test_another_configuration_is_refused(run_folder: Path, capsys: pytest.CaptureFixture[str]):
+    words = [*QUICK_TRAIN, "--output", str(run_folder), "--resume", "auto", "--optim.lr", "0.3"]
+    assert "optim.lr is 0.3, but the run" in refused([*words, "--loop.ema_decay", "0.5"], capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model.name", "ffc_resnet18", "--model.arguments.ratio", "1.5"], "ratio=1.5 must lie in [0, 1]"),
+        (["--model.name", "ffc_resnet18", "--model.arguments.cardinality", "3"], "cardinality"),
+        (["--model.name", "resnet81"], "did you mean resnet"),
+        (["--model.arguments.rato", "1"], "'rato'"),
+        (["--loop.accumulate", "3"], "loop.batch_size=16 must divide by 1 processes x 3"),
+        (
+            ["--data.format", "folder", "--data.path", "/no/such/folder"],
+            "/no/such/folder/train: no such folder",
+        ),
+        (["--data.format", "folder"], "path is not given"),
+        (["--loop.precision", "fp16"], "fp16 needs a CUDA device"),
+        (["--task", "poes"], "poes"),
+        (["--model.weights", "/no/such/file"], "/no/such/file"),
+    ],
+)
+def test_wrong_input_is_one_line(
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    printed = refused([*QUICK_TRAIN, "--output", str(tmp_path / "run"), *words], capsys)
+    assert message in printed
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_empty_class_folder_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    image_folder(tmp_path / "data" / "train", "ab")
+    (tmp_path / "data" / "train" / "c").mkdir()
+    words = ["--data.format", "folder", "--data.path", str(tmp_path / "data")]
+    assert "c: class folder without images" in refused([*QUICK_TRAIN, *words], capsys)
+
+
+def test_a_bad_image_is_named_and_can_be_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for split in ("train", "val"):
+        image_folder(tmp_path / "data" / split, "ab", images=8)
+    bad = tmp_path / "data" / "train" / "b" / "3.png"
+    bad.write_bytes(bad.read_bytes()[:40])
+    words = [*QUICK_TRAIN, "--data.format", "folder", "--data.path", str(tmp_path / "data")]
+    assert str(bad) in refused([*words, "--output", str(tmp_path / "a")], capsys)
+    assert str(bad) in refused([*words, "--output", str(tmp_path / "b"), "--data.verify", "true"], capsys)
+    assert not (tmp_path / "b").exists()
+    assert main([*words, "--output", str(tmp_path / "c"), "--data.on_error", "skip"]) == 0
+    assert str(bad) in (tmp_path / "c" / "skipped.csv").read_text()
+
+
+def test_a_full_disk_is_one_line_and_the_run_can_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    words = [*QUICK_TRAIN, "--output", str(tmp_path / "run"), "--checkpoint.every", "1"]
+    write, times = os.fsync, iter(range(100))
+
+    def full_from_the_fifth_file_on(descriptor: int) -> None:
+        if next(times) >= 5:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full_from_the_fifth_file_on)
+    assert "No space left on device; what was saved before is kept" in refused(words, capsys)
+    monkeypatch.undo()
+    assert state_of(tmp_path / "run")["position"]["step"] == 3
+    assert main([*words, "--resume", "auto"]) == 0
+
+
+def test_divergence_is_one_line_with_the_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    words = [*QUICK_TRAIN, "--output", str(tmp_path / "run"), "--optim.lr", "1e30"]
+    printed = refused([*words, "--schedule.warmup_epochs", "0", "--checkpoint.every", "1"], capsys)
+    assert "step" in printed
+    assert "the run is stopped" in printed

@@ -1,0 +1,354 @@
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ffconv import FFC2d
+from ffconv.errors import InputError
+from ffconv.surgery import Mixing, conversion_report, convert
+from small_networks import Residual, UNet, block
+
+
+def ratios(model: nn.Module) -> dict[str, tuple[float, float]]:
+    """Of the convolutions that became FFCs."""
+    rows = conversion_report(model).rows
+    return {row.name: (row.ratio_in, row.ratio_out) for row in rows if row.converted}
+
+
+def reasons(model: nn.Module) -> dict[str, str]:
+    """Of the convolutions that were left."""
+    return {row.name: row.reason for row in conversion_report(model).rows if row.reason is not None}
+
+
+def chain(*middle: nn.Module) -> nn.Sequential:
+    """A stem, what a test is about, and one more convolution, all on maps of one size."""
+    return nn.Sequential(block(3, 8), *middle, block(8, 8))
+
+
+@pytest.fixture
+def small() -> Tensor:
+    return torch.randn(2, 3, 16, 12)
+
+
+def test_unet_with_resizing() -> None:
+    assert ratios(convert(UNet(bilinear=True))) == {
+        "down1.0": (0.0, 0.25),
+        "down1.3": (0.25, 0.25),
+        "down2.0": (0.25, 0.25),
+        "down2.3": (0.25, 0.25),
+        "conv1.0": (0.25, 0.25),
+        "conv1.3": (0.25, 0.25),
+        "conv2.0": (0.25, 0.0),
+    }
+
+
+def test_unet_reasons() -> None:
+    none = "no global channels on either side"
+    assert reasons(convert(UNet(bilinear=False))) == {
+        "inc.0": "input stem",
+        "inc.3": "input stem",
+        "up1": "transposed",
+        "up2": "transposed",
+        # Both of its parts are plain: the stem's map and a transposed convolution's.
+        "conv2.0": none,
+        "conv2.3": none,
+        "outc": "output head",
+    }
+
+
+def test_unet_mixes_where_it_concatenates() -> None:
+    assert conversion_report(convert(UNet(bilinear=True))).mixings == (
+        Mixing("conv1.0", ("concatenation",), ("down1.3", "down2.3")),
+        Mixing("conv2.0", ("concatenation",), ("conv1.3",)),
+    )
+
+
+def test_shuffle_and_split_are_reported() -> None:
+    class Half(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(4, 4, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            kept, changed = x.chunk(2, dim=1)
+            return torch.cat([kept, F.relu(self.conv(changed))], dim=1)
+
+    model = convert(chain(block(8, 8), nn.ChannelShuffle(2), Half()))
+    assert conversion_report(model).mixings == (
+        Mixing("3.conv", ("shuffle", "split"), ("1.0",)),
+        Mixing("4.0", ("shuffle", "split", "concatenation"), ("1.0", "3.conv")),
+    )
+
+
+def test_sum_with_a_plain_map_takes_the_split_of_the_other() -> None:
+    """The stem's map is read as local by the block and joins its sum by position."""
+    model = convert(nn.Sequential(block(3, 8), Residual(8, 8), Residual(8, 8)))
+    assert ratios(model) == {
+        "1.conv1": (0.0, 0.25),
+        "1.conv2": (0.25, 0.25),
+        "2.conv1": (0.25, 0.25),
+        "2.conv2": (0.25, 0.25),
+    }
+
+
+def test_split_passes_through_depthwise_convolutions() -> None:
+    model = convert(chain(block(8, 8), block(8, 8, groups=8)))
+    assert ratios(model) == {"1.0": (0.0, 0.25), "3.0": (0.25, 0.25)}
+    assert reasons(model)["2.0"] == "depthwise"
+
+
+def test_squeeze_and_excitation_is_left() -> None:
+    class Gate(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(8, 8, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * torch.sigmoid(self.conv(x.mean((2, 3), keepdim=True)))
+
+    model = convert(chain(block(8, 8), Gate()))
+    assert reasons(model)["2.conv"] == "1x1 map"
+    assert ratios(model)["3.0"] == (0.25, 0.25)
+
+
+def test_groups_that_do_not_divide_are_left_and_the_next_begins_anew() -> None:
+    model = convert(chain(block(8, 8), block(8, 8, groups=4)))
+    assert "groups=4 must divide in_channels=8" in reasons(model)["2.0"]
+    assert ratios(model)["3.0"] == (0.0, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        (type("MyConv", (nn.Conv2d,), {})(8, 8, 1), "unknown subclass MyConv"),
+        (nn.utils.parametrizations.weight_norm(nn.Conv2d(8, 8, 1)), "unknown subclass ParametrizedConv2d"),
+        (nn.ConvTranspose2d(8, 8, 1), "transposed"),
+        (FFC2d(8, 8, 1, ratio_in=0), "already an FFC"),
+        (nn.Sequential(nn.Conv2d(8, 3, 1), nn.Conv2d(3, 8, 1))[0], "too few channels for a ratio of 0.25"),
+    ],
+)
+def test_what_cannot_be_an_ffc_is_left_with_its_reason(layer: nn.Module, reason: str) -> None:
+    rest = [nn.Conv2d(3, 8, 1)] if layer.out_channels == 3 else []
+    assert reasons(convert(chain(layer, *rest)))["1"] == reason
+
+
+def test_weight_of_a_hook_is_left() -> None:
+    conv = nn.Conv2d(8, 8, 1)
+    weight = conv.weight
+    del conv._parameters["weight"]
+    conv.register_parameter("direction", weight)
+    conv.register_forward_pre_hook(lambda module, inputs: setattr(module, "weight", module.direction * 2))
+    conv.weight = weight * 2
+    assert reasons(convert(chain(conv)))["1"] == "weight computed by a hook"
+
+
+def test_weight_that_two_modules_share_is_left() -> None:
+    a, b = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+    b.weight = a.weight
+    left = reasons(convert(chain(a, b)))
+    assert left["1"] == left["2"] == "shares its weight with another module"
+
+
+def test_not_reached_is_left() -> None:
+    model = chain()
+    model[0].spare = nn.Conv2d(8, 8, 1)
+    model[0].forward = lambda x: model[0][2](model[0][1](model[0][0](x)))
+    assert reasons(convert(model))["0.spare"] == "not reached in the trial forward"
+
+
+def test_existing_ffc_gives_its_ratio_to_what_reads_it() -> None:
+    model = convert(chain(FFC2d(8, 8, 1, ratio_in=0, ratio_out=0.5), nn.ReLU()))
+    assert ratios(model) == {"3.0": (0.5, 0.25)}
+
+
+def test_shared_module_becomes_one_ffc_at_all_its_places() -> None:
+    shared = nn.Conv2d(8, 8, 3, padding=1)
+    model = convert(chain(shared, nn.ReLU(), shared))
+    assert isinstance(model[1], FFC2d)
+    assert model[1] is model[3]
+
+
+def test_ratio_0_is_the_network_as_it_was(small: Tensor) -> None:
+    model = UNet(bilinear=True).eval()
+    expected = model(small)
+    assert torch.equal(convert(model, 0.0)(small), expected)
+
+
+def test_weights_are_carried_into_the_parts() -> None:
+    model = chain(nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 12, 3), nn.Conv2d(12, 8, 1))
+    weight = model[2].weight.detach().clone()
+    convert(model)
+    assert torch.equal(model[2].weight_l2l, weight[:9, :6])
+    assert torch.equal(model[2].weight_l2g, weight[9:, :6])
+    assert torch.equal(model[2].weight_g2l, weight[:9, 6:])
+
+
+def test_bias_is_carried() -> None:
+    model = chain(nn.Conv2d(8, 8, 1))
+    bias = model[1].bias.detach().clone()
+    assert torch.equal(convert(model)[1].bias, bias)
+
+
+def test_convolution_that_ends_the_global_channels_computes_what_it_did(small: Tensor) -> None:
+    conv = nn.Conv2d(8, 8, 3, padding=1)
+    x = torch.randn(2, 8, 9, 7)
+    expected = conv(x)
+    model = convert(chain(conv), rules={"1": (0.25, 0.0)})
+    torch.testing.assert_close(model[1](x), expected)
+
+
+def test_switches_spare_the_only_paths() -> None:
+    """Where the global channels begin and end, the path between local and global is the only one."""
+    model = chain(nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1), nn.MaxPool2d(2))
+    convert(model, local_to_global=False, global_to_local=False)
+    begin, middle, end = model[1], model[2], model[4][0]
+    assert begin.weight_l2g is not None
+    assert middle.weight_l2g is None
+    assert middle.weight_g2l is None
+    assert end.weight_g2l is not None
+
+
+def test_lfu_can_be_left_out() -> None:
+    model = convert(chain(nn.Conv2d(8, 8, 1)), lfu=False)
+    assert model[2][0].spectral.lfu is None
+
+
+def test_geometry_is_that_of_the_convolution(small: Tensor) -> None:
+    arguments = {"stride": (1, 2), "padding": (2, 3), "dilation": (2, 1), "padding_mode": "circular"}
+    model = chain(nn.Conv2d(8, 8, (3, 5), bias=False, **arguments))
+    expected = model(small).shape
+    converted = convert(model)
+    assert converted(small).shape == expected
+    assert {name: getattr(converted[1], name) for name in arguments} == arguments
+
+
+def test_data_type_is_kept() -> None:
+    assert next(convert(chain().double())[1][0].parameters()).dtype == torch.float64
+
+
+@pytest.mark.gpu
+def test_device_is_kept() -> None:
+    assert {parameter.device.type for parameter in convert(chain().cuda()).parameters()} == {"cuda"}
+
+
+def test_memory_format_is_kept() -> None:
+    model = convert(chain(nn.Conv2d(8, 8, 3)).to(memory_format=torch.channels_last))
+    weight = model[1].weight_l2l
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert not weight.is_contiguous()
+
+
+def test_training_mode_is_kept() -> None:
+    model = chain(nn.Conv2d(8, 8, 3))
+    model[1].eval()
+    convert(model)
+    assert not model[1].training
+    assert model[2][0].training
+
+
+def test_frozen_convolutions_stay_frozen() -> None:
+    model = chain(nn.Conv2d(8, 8, 3))
+    model[1].weight.requires_grad_(False)
+    convert(model)
+    trained = [name for name, parameter in model[1].named_parameters() if parameter.requires_grad]
+    assert trained == ["bias"]
+
+
+def test_hooks_move_and_their_handles_still_remove_them(small: Tensor) -> None:
+    model, seen = chain(nn.Conv2d(8, 8, 1)), []
+    handle = model[1].register_forward_hook(lambda module, inputs, output: seen.append(type(module)))
+    convert(model)
+    seen.clear()
+    model(small)
+    handle.remove()
+    model(small)
+    assert seen == [FFC2d]
+
+
+def test_hooks_are_reported() -> None:
+    model = chain(nn.Conv2d(8, 8, 1))
+    model[1].register_forward_hook(lambda *_: None)
+    assert conversion_report(convert(model))["1"].cells()[3] == "FFC 0 -> 0.25, 1 hook(s) moved"
+
+
+def test_second_conversion_changes_nothing() -> None:
+    model = convert(chain(nn.Conv2d(8, 8, 1)))
+    state = model.state_dict()
+    assert convert(model).state_dict().keys() == state.keys()
+    assert not ratios(model)
+
+
+def test_all_parameters_of_the_unet_take_part(small: Tensor) -> None:
+    model = convert(UNet(bilinear=True))
+    model(small).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_report_prints_a_table() -> None:
+    model = convert(chain(block(8, 16, stride=2, groups=2)[0], nn.Conv2d(16, 8, 1)))
+    lines = [line.split("  ") for line in str(conversion_report(model)).splitlines()]
+    assert [[cell.strip() for cell in line if cell] for line in lines] == [
+        ["convolution", "layer", "map", "outcome"],
+        ["0.0", "Conv2d 3 -> 8, 3x3", "224x224 -> 224x224", "left: input stem"],
+        ["1", "Conv2d 8 -> 16, 3x3, stride 2x2, groups 2", "224x224 -> 112x112", "FFC 0 -> 0.25"],
+        ["2", "Conv2d 16 -> 8, 1x1", "112x112 -> 112x112", "FFC 0.25 -> 0.25"],
+        ["3.0", "Conv2d 8 -> 8, 3x3", "112x112 -> 112x112", "FFC 0.25 -> 0.25"],
+        ["3 of 4 convolutions converted"],
+    ]
+
+
+def test_report_prints_mixings() -> None:
+    assert str(conversion_report(convert(UNet(bilinear=True)))).endswith(
+        "7 of 11 convolutions converted\n"
+        "local and global channels mixed between FFCs, each of which splits by position:\n"
+        "  conv1.0 <- concatenation of down1.3, down2.3\n"
+        "  conv2.0 <- concatenation of conv1.3"
+    )
+
+
+def test_report_is_made_of_plain_values() -> None:
+    report = conversion_report(convert(UNet(bilinear=True)))
+    read = json.loads(json.dumps(report.to_dict()))
+    assert read["rows"][2]["ratio_out"] == 0.25
+    assert read["mixings"][0]["sources"] == ["down1.3", "down2.3"]
+
+
+def test_report_goes_along_in_copies_and_pickles() -> None:
+    model = convert(UNet(bilinear=True))
+    report = conversion_report(model)
+    assert conversion_report(copy.deepcopy(model)) == report
+    assert conversion_report(pickle.loads(pickle.dumps(model))) == report
+
+
+def test_report_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="ffconv"):
+        model = convert(chain())
+    assert caplog.messages == [str(conversion_report(model))]
+
+
+def test_report_knows_rows_by_name() -> None:
+    report = conversion_report(convert(chain()))
+    assert report["1.0"].converted
+    with pytest.raises(KeyError):
+        report["2.0"]
+
+
+def test_network_that_was_not_converted_has_no_report() -> None:
+    with pytest.raises(InputError, match=r"Sequential was not converted by ffconv\.convert"):
+        conversion_report(chain())
+
+
+@pytest.mark.parametrize("ratio", [-0.1, 1.5, float("nan"), "half"])
+def test_ratio_outside_0_to_1_is_refused(ratio: object) -> None:
+    with pytest.raises(InputError, match=f"ratio={ratio!r} must lie in"):
+        convert(chain(), ratio)
+
+
+def test_convolution_by_itself_is_left() -> None:
+    assert reasons(convert(nn.Conv2d(3, 8, 3))) == {"": "the model itself"}

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ffconv.errors import InputError
+from ffconv.tasks.networks import ModelConfig, build_network
+
+
+def test_an_unknown_network_is_refused_with_the_nearest():
+    with pytest.raises(InputError, match=r"'resnet81' is no network timm knows; did you mean resnet"):
+        ModelConfig("resnet81")
+
+
+def test_arguments_reach_the_network():
+    network = build_network(ModelConfig("test_resnet", {"in_chans": 1}), 7).eval()
+    assert network(torch.zeros(1, 1, 32, 32)).shape == (1, 7)
+
+
+def test_an_unknown_argument_is_said_in_a_line():
+    with pytest.raises(InputError, match=r"model test_resnet with .*'ratios'"):
+        build_network(ModelConfig("test_resnet", {"ratios": 0.5}), 7)
+
+
+def test_a_ratio_outside_its_range_is_said_in_a_line():
+    with pytest.raises(InputError, match=r"model ffc_resnet18 with .*ratio.*1.5"):
+        build_network(ModelConfig("ffc_resnet18", {"ratio": 1.5}), 7)
+
+
+def test_weights_are_loaded(tmp_path: Path):
+    source = build_network(ModelConfig("test_resnet"), 7)
+    save_file(source.state_dict(), tmp_path / "w.safetensors")
+    loaded = build_network(ModelConfig("test_resnet", weights=str(tmp_path / "w.safetensors")), 7)
+    assert all(torch.equal(a, b) for a, b in zip(source.parameters(), loaded.parameters(), strict=True))
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path: Path):
+    save_file(build_network(ModelConfig("test_vit"), 7).state_dict(), tmp_path / "w.safetensors")
+    with pytest.raises(InputError):
+        build_network(ModelConfig("test_resnet", weights=str(tmp_path / "w.safetensors")), 7)
+
+
+def test_missing_weights_are_said_in_a_line(tmp_path: Path):
+    with pytest.raises(InputError, match="none"):
+        build_network(ModelConfig("test_resnet", weights=str(tmp_path / "none.safetensors")), 7)

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ffconv.errors import InputError
+from ffconv.training.checkpoint import (
+    PREVIOUS_STATE,
+    STATE,
+    load_state,
+    read_weights,
+    save_state,
+    save_weights,
+    write_atomically,
+)
+
+
+def full_disk(descriptor: int) -> NoReturn:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def test_writes_the_content_and_leaves_no_temporary_file(tmp_path: Path):
+    write_atomically(tmp_path / "a", b"new")
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("a", b"new")]
+
+
+def test_a_full_disk_leaves_the_old_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write_atomically(tmp_path / "a", b"old")
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(InputError, match=r"cannot write .*a: No space left on device; what was saved"):
+        write_atomically(tmp_path / "a", b"new")
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("a", b"old")]
+
+
+def test_a_missing_folder_is_said_in_a_line(tmp_path: Path):
+    with pytest.raises(InputError, match="No such file or directory"):
+        write_atomically(tmp_path / "none" / "a", b"new")
+
+
+def test_weights_and_metadata_return_as_they_were(tmp_path: Path):
+    weights = {"w": torch.randn(3, 4).t(), "n": torch.tensor(7)}
+    metadata = {"model": {"name": "resnet18"}, "classes": ["a", "b"], "metrics": {"top1": 51.5}}
+    save_weights(tmp_path / "x.safetensors", weights, metadata)
+    found, said = read_weights(tmp_path / "x.safetensors")
+    assert said == metadata
+    assert found.keys() == weights.keys()
+    assert all(torch.equal(found[name], weights[name]) for name in weights)
+
+
+def test_a_missing_checkpoint_is_named(tmp_path: Path):
+    with pytest.raises(InputError, match=r"no checkpoint at .*x.safetensors"):
+        read_weights(tmp_path / "x.safetensors")
+
+
+def test_a_truncated_checkpoint_is_refused(tmp_path: Path):
+    save_weights(tmp_path / "x.safetensors", {"w": torch.zeros(100)}, {})
+    truncate(tmp_path / "x.safetensors")
+    with pytest.raises(InputError, match=r"no readable safetensors file, or a truncated one"):
+        read_weights(tmp_path / "x.safetensors")
+
+
+def test_weights_of_somebody_else_are_refused_with_the_way_to_use_them(tmp_path: Path):
+    save_file({"w": torch.zeros(1)}, tmp_path / "x.safetensors")
+    with pytest.raises(InputError, match=r"--model.weights"):
+        read_weights(tmp_path / "x.safetensors")
+
+
+def test_a_folder_without_states_has_none(tmp_path: Path):
+    assert load_state(tmp_path) is None
+
+
+def test_the_newest_state_comes_back_and_the_one_before_is_kept(tmp_path: Path):
+    for step in range(3):
+        save_state(tmp_path, {"step": step, "w": torch.full((2,), float(step))})
+    state = load_state(tmp_path)
+    assert state is not None
+    assert state["step"] == 2
+    assert torch.equal(state["w"], torch.tensor([2.0, 2.0]))
+    assert torch.load(tmp_path / PREVIOUS_STATE, weights_only=True)["step"] == 1
+
+
+def test_a_truncated_state_gives_way_to_the_one_before(tmp_path: Path):
+    for step in range(2):
+        save_state(tmp_path, {"step": step})
+    truncate(tmp_path / STATE)
+    with pytest.warns(UserWarning, match="going on from the checkpoint before"):
+        state = load_state(tmp_path)
+    assert state == {"step": 0}
+
+
+def test_truncated_states_only_are_an_error(tmp_path: Path):
+    save_state(tmp_path, {"step": 0})
+    truncate(tmp_path / STATE)
+    with pytest.raises(InputError, match="no complete checkpoint to resume from"):
+        load_state(tmp_path)
+
+
+def test_a_full_disk_keeps_both_states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for step in range(2):
+        save_state(tmp_path, {"step": step})
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(InputError, match="No space left"):
+        save_state(tmp_path, {"step": 2})
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+class RunsCode:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("made_by_the_pickle",)
+
+
+def test_a_state_that_would_run_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"step": RunsCode()}, tmp_path / STATE)
+    with pytest.raises(InputError, match="no complete checkpoint"):
+        load_state(tmp_path)
+    assert not (tmp_path / "made_by_the_pickle").exists()

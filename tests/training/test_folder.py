@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from ffconv.errors import InputError
+from ffconv.training.folder import RunFolder
+
+CONFIG: dict[str, Any] = {"output": "x", "loop": {"epochs": 5, "log_every": 10}, "data": {"path": "/a"}}
+ROWS = [{"epoch": 1, "train_loss": 2.5, "top1": 10.0}, {"epoch": 2, "train_loss": 2.0, "top1": 30.0}]
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Path:
+    folder = RunFolder(tmp_path / "run", CONFIG)
+    folder.check(resume=False)
+    folder.start(device=torch.device("cpu"))
+    return folder.path
+
+
+def test_the_configuration_is_kept_as_resolved(started: Path):
+    assert yaml.safe_load((started / "config.yaml").read_text()) == CONFIG
+
+
+def test_a_run_is_not_written_over(started: Path):
+    with pytest.raises(InputError, match=r"already holds a run.*--resume auto.*--output"):
+        RunFolder(started, CONFIG).check(resume=False)
+
+
+def test_the_same_configuration_may_go_on(started: Path):
+    RunFolder(started, CONFIG).check(resume=True)
+
+
+def test_another_configuration_is_refused_by_the_fields_name(started: Path):
+    other = CONFIG | {"loop": {"epochs": 6, "log_every": 10}}
+    with pytest.raises(InputError, match=r"loop.epochs is 6, but the run in .* was started with 5"):
+        RunFolder(started, other).check(resume=True)
+
+
+def test_a_field_of_one_start_only_is_refused_too(started: Path):
+    with pytest.raises(InputError, match=r"seed is 1, but .* None"):
+        RunFolder(started, CONFIG | {"seed": 1}).check(resume=True)
+
+
+@pytest.mark.parametrize(
+    "free", [{"output": "y"}, {"loop": {"epochs": 5, "log_every": 1}}, {"data": {"path": "/b"}}]
+)
+def test_what_changes_no_result_may_change(started: Path, free: dict[str, Any]):
+    RunFolder(started, CONFIG | free).check(resume=True)
+
+
+def test_environment_says_what_each_start_ran_on(started: Path):
+    RunFolder(started, CONFIG).start(device=torch.device("cpu"))
+    starts = json.loads((started / "environment.json").read_text())
+    assert [start["device"] for start in starts] == ["cpu", "cpu"]
+    assert starts[0]["packages"]["torch"].startswith(torch.__version__.split("+")[0])
+
+
+def test_a_folder_that_cannot_be_made_is_said_in_a_line(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"cannot make the run folder .*: Not a directory"):
+        RunFolder(tmp_path / "file" / "run", CONFIG).start(device=torch.device("cpu"))
+
+
+def test_metrics_have_one_row_an_epoch_however_often_they_are_written(started: Path):
+    folder = RunFolder(started, CONFIG)
+    folder.write_history(ROWS[:1])
+    folder.write_history(ROWS)
+    folder.write_history(ROWS)
+    with (started / "metrics.csv").open() as file:
+        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    assert rows == ROWS
+
+
+def test_curves_are_a_picture(started: Path):
+    RunFolder(started, CONFIG).write_history(ROWS)
+    assert (started / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_skipped_samples_are_listed_by_name(started: Path):
+    RunFolder(started, CONFIG).write_skipped({"b.jpg": "truncated", "a.jpg": "empty"})
+    assert (started / "skipped.csv").read_text() == "name,reason\na.jpg,empty\nb.jpg,truncated\n"
+
+
+def test_no_list_where_nothing_was_skipped(started: Path):
+    RunFolder(started, CONFIG).write_skipped({})
+    assert not (started / "skipped.csv").exists()
+
+
+def test_tensorboard_shows_only_the_last_start_where_two_overlap(started: Path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for values in ({1: 0.1, 2: 0.2, 3: 0.3}, {2: 2.0, 3: 3.0}):
+        with RunFolder(started, CONFIG) as folder:
+            for step, value in values.items():
+                folder.log(step, {"loss": value})
+    events = EventAccumulator(str(started / "tensorboard")).Reload()
+    found = [(event.step, pytest.approx(event.value)) for event in events.Scalars("loss")]
+    assert found == [(1, 0.1), (2, 2.0), (3, 3.0)]
