@@ -193,7 +193,7 @@ def test_a_signal_at_the_last_step_of_an_epoch_loses_no_row(tmp_path: Path, whol
 def test_a_crash_between_the_last_step_and_the_evaluation_loses_no_row(tmp_path: Path):
     """Also where the last step has fewer batches than the others."""
 
-    def crash(network: nn.Module) -> dict[str, float]:
+    def crash(model: nn.Module) -> dict[str, float]:
         raise RuntimeError("crash")
 
     fields = {"loop": {"accumulate": 2}, "checkpoint": {"every": 1}}

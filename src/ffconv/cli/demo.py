@@ -27,9 +27,13 @@ Rows = Sequence[Mapping[str, float]]
 
 def add_arguments(parser: CommandParser) -> None:
     """Where the runs go, and how long they are."""
-    parser.add_argument("--output", type=Path, default=Path("demo"), help="folder of the four runs")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("demo"),
+        help="folder of the four runs; what is there already is kept",
+    )
     parser.add_argument("--epochs", type=int | None, default=None, help="instead of the recipes' own")
-    parser.add_argument("--resume", action="store_true", help="go on with runs that were stopped")
 
 
 def run(arguments: Any) -> int:
@@ -52,16 +56,14 @@ def run(arguments: Any) -> int:
     write_atomically(picture, _draw(histories))
     print()
     write_report([_report(records)], "table")
-    print(
-        f"\n{picture} shows the accuracy over the epochs; ffconv evaluate, predict and plot take the run folders"
-    )
+    print(f"\n{picture} shows the accuracy over the epochs.")
     return 0
 
 
 def _train(recipe: str, variant: str, folder: Path, arguments: Any) -> Any:
     from ffconv.tasks.ablation import Variant
 
-    words = ["--config", recipe, "--output", str(folder), "--resume", "auto" if arguments.resume else "no"]
+    words = ["--config", recipe, "--output", str(folder), "--resume", "auto"]
     if arguments.epochs is not None:
         words += ["--loop.epochs", str(arguments.epochs)]
     training, task = configs(parse_run(CommandParser(), words))

@@ -96,7 +96,7 @@ def data_loader(
         collate_fn=_unchanged,
         pin_memory=spec.pin_memory,
         persistent_workers=workers > 0 and sampler is not None,
-        worker_init_fn=_leave_interrupt_to_the_main_process,
+        worker_init_fn=_leave_stopping_to_the_main_process,
         generator=torch.Generator(),  # else every epoch would draw a number from the global generator
     )
 
@@ -105,6 +105,10 @@ def _unchanged(fetched: Any) -> Any:
     return fetched
 
 
-def _leave_interrupt_to_the_main_process(worker: int) -> None:
-    """Ctrl-C reaches the whole process group, but only the main process decides how to stop."""
+def _leave_stopping_to_the_main_process(worker: int) -> None:
+    """Ctrl-C and a scheduler's SIGTERM reach all processes, but only the main one decides how to stop.
+
+    A second SIGTERM ends the worker: it comes from a main process that leaves and cannot wait.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))
