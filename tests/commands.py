@@ -24,7 +24,7 @@ QUICK_TRAIN = (
 
 
 def start(*words: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-    """Starts ``ffconv`` as a process of its own, one thread, or several by a launcher such as torchrun."""
+    """Starts ``ffconv`` as a process group of its own; several processes by a launcher such as torchrun."""
     environment = os.environ | {"PYTHONPATH": str(SOURCES), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, *launcher, "-m", "ffconv", *words],
@@ -32,6 +32,7 @@ def start(*words: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     )
 
 

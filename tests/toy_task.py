@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ffconv.data.seeding import derive_seed
+from ffconv.errors import require
 from ffconv.training.config import TrainingConfig, plain
 from ffconv.training.loop import Outcome, Trainer
 from ffconv.training.run import train_run
@@ -59,6 +60,7 @@ class ToyTask:
 
     def train_batches(self, epoch: int, start: int) -> Iterator[Batch]:
         self.asked.append((epoch, start))
+        require(start <= self.batches_per_epoch(), f"start={start} lies behind the epoch")
         pieces = self.parts * self.share.world_size
         for number in range(start, self.batches * self.parts):
             whole, part = divmod(number, self.parts)

@@ -6,7 +6,7 @@ Importing the package enters the ``ffc_*`` networks in timm's registry.
 from ffconv.interop.weights import load_weights
 from ffconv.models import FFCResNet
 from ffconv.ops import FFC2d, FourierUnit, LocalFourierUnit, SpectralTransform
-from ffconv.surgery import conversion_report, convert
+from ffconv.surgery import conversion_report, convert, fuse
 
 __version__ = "0.1.0"
 
@@ -18,5 +18,6 @@ __all__ = [
     "SpectralTransform",
     "conversion_report",
     "convert",
+    "fuse",
     "load_weights",
 ]

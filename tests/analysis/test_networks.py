@@ -22,6 +22,11 @@ def test_what_is_printed_is_read_back() -> None:
     assert NetworkSpec.parse(str(spec)) == spec
 
 
+def test_a_value_that_is_no_yaml_is_named() -> None:
+    with pytest.raises(InputError, match=r"net,out=\[1: out=\[1 is no YAML value"):
+        NetworkSpec.parse("net,out=[1")
+
+
 def test_the_text_overrides_the_defaults() -> None:
     assert NetworkSpec.parse("net,a=1", {"a": 2, "b": 3}).arguments == {"a": 1, "b": 3}
 

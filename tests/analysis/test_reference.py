@@ -51,10 +51,10 @@ def test_fourier_units_are_equal(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("lfu", [True, False])
-def test_spectral_transforms_are_equal(stride: int, lfu: bool) -> None:
-    transform = SpectralTransform(6, 16, stride=stride, lfu=lfu).double().eval()
-    plain = reference.SpectralTransform(6, 16, stride=stride, lfu=lfu).double().eval()
+@pytest.mark.parametrize(("channels", "lfu"), [(16, True), (16, False), (20, True)])
+def test_spectral_transforms_are_equal(stride: int, channels: int, lfu: bool) -> None:
+    transform = SpectralTransform(6, channels, stride=stride, lfu=lfu).double().eval()
+    plain = reference.SpectralTransform(6, channels, stride=stride, lfu=lfu).double().eval()
     randomise(transform)
     copy_transform(plain, transform)
     x = torch.randn(2, 6, 8, 12, dtype=torch.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -63,9 +64,26 @@ def workers_of(launcher: subprocess.Popen[str]) -> list[int]:
     return [int(child) for child in children]
 
 
-def test_two_processes_stop_together_and_go_on_to_the_same_bits(tmp_path: Path):
-    code, printed = finish(start(*WORDS, "--output", str(tmp_path / "whole"), launcher=torchrun(2)))
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two processes with batch norms that was never stopped."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    code, printed = finish(start(*WORDS, "--output", str(folder), launcher=torchrun(2)))
     assert code == 0, printed
+    return folder
+
+
+def test_two_processes_evaluate_the_network_that_is_saved(whole_run: Path, tmp_path: Path):
+    """Not one with each process's own batch statistics."""
+    words = ["--weights", "last", "--limit", "128", "--device", "cpu", "--data.workers", "0"]
+    assert main(["evaluate", str(whole_run), *words, "--output", str(tmp_path)]) == 0
+    alone = json.loads((tmp_path / "scores.json").read_text())
+    together = read_weights(whole_run / "last.safetensors")[1]["metrics"]
+    assert together["ema_top1"] == pytest.approx(alone["top1"])
+    assert together["ema_loss"] == pytest.approx(alone["loss"], rel=1e-5)
+
+
+def test_two_processes_stop_together_and_go_on_to_the_same_bits(whole_run: Path, tmp_path: Path):
     process = start(*WORDS, "--output", str(tmp_path / "run"), launcher=torchrun(2))
     while process.poll() is None and not (tmp_path / "run" / "state.pt").exists():
         time.sleep(0.01)
@@ -76,4 +94,4 @@ def test_two_processes_stop_together_and_go_on_to_the_same_bits(tmp_path: Path):
     assert f"stopped by SIGTERM after step {step}, saved" in printed
     code, printed = finish(start(*WORDS, "--output", str(tmp_path / "run"), launcher=torchrun(2)))
     assert code == 0, printed
-    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    assert_same_run(tmp_path / "run", whole_run)

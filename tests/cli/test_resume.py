@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import signal
 import time
 from pathlib import Path
@@ -31,11 +32,11 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def stopped_by(number: signal.Signals, folder: Path) -> tuple[int, str]:
-    """Starts the run and sends it the signal as soon as it has a checkpoint."""
-    process = start(*WORDS, "--output", str(folder))
+    """Starts the run with a data worker and signals the whole group as soon as there is a checkpoint."""
+    process = start(*WORDS, "--output", str(folder), "--data.workers", "1")
     while process.poll() is None and not (folder / "state.pt").exists():
         time.sleep(0.01)
-    process.send_signal(number)
+    os.killpg(process.pid, number)
     return finish(process)
 
 

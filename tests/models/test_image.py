@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from functools import partial
 
 import pytest
 import timm
@@ -27,6 +28,8 @@ NETWORKS = [
     "ffc_resnext50_32x4d",
     "ffc_seresnet50",
 ]
+# The same code as the others, only longer.
+LONGER = {"ffc_resnet152", "ffc_resnet200", "ffc_resnext101_32x8d"}
 # Millions of parameters as the paper and the released code have them: (network, ratio, lfu).
 MILLIONS = {
     ("ffc_resnet50", 0.125, False): 25.70,
@@ -98,11 +101,15 @@ def test_global_path_begins_in_layer1_and_ends_in_layer4():
     assert [n for n in ratios if n.startswith("layer4")] == ["layer4.0.conv1", "layer4.0.downsample.0"]
 
 
-def test_ratio_0_is_timms_network():
-    plain = timm.create_model("resnet18", num_classes=3).eval()
-    converted = timm.create_model("ffc_resnet18", num_classes=3, ratio=0).eval()
-    missing = converted.load_state_dict(plain.state_dict(), strict=False).missing_keys
-    assert all(key.startswith("layer1.0.downsample") for key in missing)
+def test_ratio_0_has_timms_parameters_and_the_first_shortcut():
+    plain, converted = _on_meta("resnet18"), _on_meta("ffc_resnet18", ratio=0)
+    theirs, ours = ({n: p.shape for n, p in network.named_parameters()} for network in (plain, converted))
+    assert theirs.items() <= ours.items()
+    assert ours.keys() - theirs.keys() == {
+        "layer1.0.downsample.0.weight",
+        "layer1.0.downsample.1.weight",
+        "layer1.0.downsample.1.bias",
+    }
 
 
 def test_switches_leave_the_begin_and_the_end():
@@ -119,6 +126,14 @@ def test_parts_are_initialised_by_themselves():
     assert conv.weight_l2g.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.02)
 
 
+def test_added_shortcut_has_the_width_and_the_norm_of_its_block():
+    norm_layer = partial(nn.BatchNorm2d, eps=1e-3)
+    network = _on_meta("ffc_resnet18", norm_layer=norm_layer, block_reduce_first=2)
+    conv, norm = network.layer1[0].downsample
+    assert (conv.in_channels, conv.out_channels, norm.num_features) == (64, 64, 64)
+    assert norm.eps == 1e-3
+
+
 @pytest.mark.parametrize(("zero", "expected"), [(False, 1.0), (True, 0.0)])
 def test_zero_init_last(zero, expected):
     network = timm.create_model("ffc_resnet18", zero_init_last=zero)
@@ -131,10 +146,8 @@ def test_squeeze_and_excitation_has_a_sixteenth_of_the_channels():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name not in LONGER])
 def test_forward_and_backward(name):
-    if name in ("ffc_resnet152", "ffc_resnet200", "ffc_resnext101_32x8d"):
-        pytest.skip("the same code as ffc_resnet101, only longer")
     network = timm.create_model(name, num_classes=5)
     y = network(torch.randn(2, 3, 64, 64))
     assert y.shape == (2, 5)
@@ -228,7 +241,10 @@ def test_fx_features(resnet18, size):
 
 def test_drop_path_and_dropout():
     network = timm.create_model("ffc_resnet18", drop_path_rate=0.5, drop_rate=0.3, num_classes=2)
-    assert network(torch.randn(2, 3, 32, 32)).isfinite().all()
+    assert network.layer4[1].drop_path.drop_prob == 0.5
+    assert network.drop_rate == 0.3
+    x = torch.randn(2, 3, 32, 32)
+    assert not torch.equal(network(x), network(x))
 
 
 def test_state_dict_and_pickle_round_trip(resnet18):

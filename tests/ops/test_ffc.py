@@ -299,6 +299,9 @@ def test_initialisation_is_kaiming_normal_of_each_part():
         ({"ratio_in": -0.1}, r"ratio=-0.1 must lie in \[0, 1\]"),
         ({"groups": 3, "ratio": 0}, "groups=3 must divide in_channels=8 x ratio 1 = 8"),
         ({"groups": 4}, "groups=4 must divide in_channels=8 x ratio 0.75 = 6"),
+        ({"stride": 0}, r"stride=\(0, 0\) must be positive"),
+        ({"dilation": (1, 0)}, r"dilation=\(1, 0\) must be positive"),
+        ({"padding": -1}, r"padding=\(-1, -1\) must not be negative"),
         ({"padding": "full"}, "padding='full' must be 'same', 'valid' or numbers"),
         ({"padding": "same", "stride": 2}, "padding='same' needs stride 1"),
         ({"padding_mode": "mirror"}, "padding_mode='mirror' must be one of"),
@@ -311,9 +314,27 @@ def test_raises(options, message):
         FFC2d(8, 8, 3, **options)
 
 
-def test_raises_on_a_dense_weight_of_another_shape():
-    with pytest.raises(ValueError, match=r"weight has shape \(8, 8, 1, 1\), must have \(8, 8, 3, 3\)"):
-        FFC2d(8, 8, 3).load_dense_weight(torch.zeros(8, 8, 1, 1))
+@pytest.mark.parametrize(
+    ("weight", "bias", "message"),
+    [
+        ((8, 8, 1, 1), None, r"weight has shape \(8, 8, 1, 1\), must have \(8, 8, 3, 3\)"),
+        ((8, 16, 3, 3), None, r"weight has shape \(8, 16, 3, 3\), must have \(8, 8, 3, 3\)"),
+        ((8, 8, 3, 3), (4,), r"bias has shape \(4,\), must have \(8,\)"),
+    ],
+)
+def test_raises_on_dense_weights_of_another_shape(weight, bias, message):
+    with pytest.raises(ValueError, match=message):
+        FFC2d(8, 8, 3).load_dense_weight(torch.zeros(weight), None if bias is None else torch.zeros(bias))
+
+
+def test_raises_on_dense_weights_whose_groups_do_not_divide():
+    with pytest.raises(ValueError, match="groups=4 must divide out_channels=6"):
+        FFC2d(8, 6, 3, ratio=0.5).load_dense_weight(torch.zeros(6, 2, 3, 3))
+
+
+def test_raises_on_a_bias_for_a_layer_without_one():
+    with pytest.raises(ValueError, match=r"bias of shape \(8,\) must be None: the layer has bias=False"):
+        FFC2d(8, 8, 3, bias=False).load_dense_weight(torch.zeros(8, 8, 3, 3), torch.zeros(8))
 
 
 def test_has_the_geometry_attributes_of_a_convolution():

@@ -38,6 +38,11 @@ def test_output_size_is_the_convolutions(kernel, stride, padding, dilation):
     assert _geometry(kernel, stride, padding, dilation).output_size((7, 10)) == tuple(conv.shape[2:])
 
 
+def test_a_map_that_keeps_its_grid_is_not_copied():
+    x = torch.randn(1, 2, 5, 4)
+    assert aligned_avg_pool(x, _geometry(3, 1, 1, 1)) is x
+
+
 def test_axes_may_differ():
     x = torch.arange(24.0).reshape(1, 1, 4, 6)
     geometry = Geometry((3, 1), (2, 3), ((1, 1), (0, 0)), (1, 1))

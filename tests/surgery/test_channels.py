@@ -1,3 +1,5 @@
+"""Where channels go in single operations."""
+
 from __future__ import annotations
 
 import pytest

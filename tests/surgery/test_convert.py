@@ -1,3 +1,5 @@
+"""Conversion: what becomes an FFC, what is left and why, and what goes along."""
+
 from __future__ import annotations
 
 import copy

@@ -1,3 +1,5 @@
+"""A user's exceptions to the policy."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""Stem, heads, 1x1 maps and the last stage, found from the trial forward."""
+
 from __future__ import annotations
 
 import torch

@@ -1,3 +1,5 @@
+"""The trial forward: what it sees, and that it leaves the network alone."""
+
 from __future__ import annotations
 
 import random

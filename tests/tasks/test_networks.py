@@ -46,3 +46,11 @@ def test_weights_of_another_architecture_are_refused(tmp_path: Path):
 def test_missing_weights_are_said_in_a_line(tmp_path: Path):
     with pytest.raises(InputError, match="none"):
         build_network(ModelConfig("test_resnet", weights=str(tmp_path / "none.safetensors")), 7)
+
+
+@pytest.mark.parametrize("side", [8, 24, 64])
+@pytest.mark.parametrize("name", ["resnet18", "ffc_resnet18"])
+def test_small_images_train(name: str, side: int):
+    network = build_network(ModelConfig(name), 7)
+    network(torch.randn(2, 3, side, side)).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())

@@ -43,6 +43,8 @@ class NetworkSpec:
     def parse(cls, text: str, defaults: Mapping[str, Any] | None = None) -> NetworkSpec:
         """Read ``name[,argument=value,...]``; values are YAML, ``defaults`` give way to what the text says.
 
+        Raises:
+            InputError: if a value is no YAML.
         Example:
             >>> NetworkSpec.parse("ffc_resnet50,ratio=0.5,lfu=false").arguments
             {'ratio': 0.5, 'lfu': False}
@@ -52,7 +54,10 @@ class NetworkSpec:
         arguments = dict(defaults or {})
         for setting in settings:
             key, _, value = setting.partition("=")
-            arguments[key] = yaml.safe_load(value)
+            try:
+                arguments[key] = yaml.safe_load(value)
+            except yaml.YAMLError as error:
+                raise InputError(f"{text}: {key}={value} is no YAML value") from error
         return cls(name, arguments)
 
     def __str__(self) -> str:

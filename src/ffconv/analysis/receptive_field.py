@@ -46,9 +46,10 @@ def _centre(layer: str, feature: Tensor) -> Tensor:
 
 def half_radius(field: Tensor) -> float:
     """The distance in pixels from the centre of a field (H, W) within which half of its sum lies."""
+    field = field.double().cpu()
     height, width = field.shape
     rows = torch.arange(height, dtype=torch.float64) - height // 2
     columns = torch.arange(width, dtype=torch.float64) - width // 2
     distance, order = torch.hypot(rows[:, None], columns[None]).flatten().sort()
-    inside = field.double().flatten()[order].cumsum(0)
+    inside = field.flatten()[order].cumsum(0)
     return float(distance[torch.searchsorted(inside, inside[-1] / 2)])

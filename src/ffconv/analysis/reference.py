@@ -56,7 +56,7 @@ class SpectralTransform(nn.Module):
             nn.Conv2d(in_channels, hidden, 1, bias=False), nn.BatchNorm2d(hidden), nn.ReLU()
         )
         self.fu = FourierUnit(hidden, hidden)
-        self.lfu = FourierUnit(hidden, hidden) if lfu else None
+        self.lfu = FourierUnit(4 * -(-hidden // 4), hidden) if lfu else None
         self.conv2 = nn.Conv2d(hidden, out_channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -68,8 +68,8 @@ class SpectralTransform(nn.Module):
 
     @staticmethod
     def _local(x: Tensor, unit: nn.Module) -> Tensor:
-        """A Fourier Unit over the quadrants of the first quarter of the channels, its output laid out 2x2."""
-        quarter = x[:, : x.shape[1] // 4]
+        """A Fourier Unit over the quadrants of the first quarter of the channels (rounded up), tiled 2x2."""
+        quarter = x[:, : -(-x.shape[1] // 4)]
         left, right = quarter.chunk(2, dim=-1)
         quadrants = torch.cat([*left.chunk(2, dim=-2), *right.chunk(2, dim=-2)], dim=1)
         return unit(quadrants).repeat(1, 1, 2, 2)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ffconv.errors import require
+from ffconv.surgery import fuse
 
 Mode = Literal["inference", "training"]
 Engine = Literal["eager", "fused", "compile", "fused+compile"]
@@ -98,7 +99,7 @@ class Work:
         training = setting.mode == "training"
         model = subject.build().train(training)
         if "fused" in setting.engine:
-            model = _with_norms_folded(model)
+            model = fuse(model)
         self._model = model.to(device=self.device, dtype=kept).to(memory_format=layout)
         self._inputs: Inputs = tree_map(
             lambda tensor: tensor.to(self.device, kept, memory_format=layout),
@@ -141,9 +142,3 @@ class Work:
         if self._optimizer is not None:
             tensors += [value for value in tree_leaves(self._optimizer.state) if isinstance(value, Tensor)]
         return sum(tensor.nbytes for tensor in tensors)
-
-
-def _with_norms_folded(model: nn.Module) -> nn.Module:
-    from torch.fx.experimental.optimization import fuse
-
-    return fuse(model)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ffconv.cli.parser import CommandParser, from_plain
 from ffconv.cli.recipes import merged
+from ffconv.errors import require
 
 if TYPE_CHECKING:
     from ffconv.metrics.classification import ClassificationScores
@@ -48,7 +49,7 @@ def run(arguments: Any) -> int:
 
     from ffconv.data.config import DataConfig
     from ffconv.tasks.classification import Classification, ClassificationConfig, load_classifier
-    from ffconv.training.config import LoopConfig, require
+    from ffconv.training.config import LoopConfig
     from ffconv.training.processes import share_of, start_accelerator
 
     require(arguments.batch_size > 0, f"batch_size={arguments.batch_size} must be at least 1")

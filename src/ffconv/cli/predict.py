@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ffconv.cli.evaluate import checkpoint_file
 from ffconv.cli.main import INPUT_ERROR
 from ffconv.cli.parser import CommandParser, from_plain
+from ffconv.errors import require
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +44,7 @@ def run(arguments: Any) -> int:
     from ffconv.data.loading import LoaderSpec, eval_batches
     from ffconv.data.transforms import ImageTransformConfig, PrepareImage, eval_transform
     from ffconv.tasks.classification import load_classifier
-    from ffconv.training.config import LoopConfig, require
+    from ffconv.training.config import LoopConfig
     from ffconv.training.processes import start_accelerator
 
     require(arguments.top > 0, f"top={arguments.top} must be at least 1")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import signal
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
@@ -106,9 +106,8 @@ def _unchanged(fetched: Any) -> Any:
 
 
 def _leave_stopping_to_the_main_process(worker: int) -> None:
-    """Ctrl-C and a scheduler's SIGTERM reach all processes, but only the main one decides how to stop.
+    """A group of its own: Ctrl-C and a scheduler's SIGTERM go to a whole group, but the main process decides.
 
-    A second SIGTERM ends the worker: it comes from a main process that leaves and cannot wait.
+    torch's own handlers end the worker when the main process asks for it, or is gone.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))
+    os.setpgid(0, 0)

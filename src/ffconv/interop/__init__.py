@@ -1,0 +1,1 @@
+"""Other people's formats: weights read safely and brought into our networks."""

@@ -106,7 +106,7 @@ def fit_convolutions(
             misfits[f"{prefix}weight"] = shapes(weight.shape, expected)
             continue
         split = copy.deepcopy(ffc).cpu()
-        split.load_dense_weight(weight)
+        split.load_dense_weight(weight.cpu())
         parameters = dict(split.named_parameters(recurse=False))
         fitted |= {f"{prefix}{part}": parameters[part].detach() for part in _PARTS if part in parameters}
     return fitted, misfits

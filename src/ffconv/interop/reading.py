@@ -138,8 +138,8 @@ def _read_old_torch_file(path: Path) -> Any:
         if name := str(error).partition("GLOBAL ")[2].partition(" ")[0]:
             raise InputError(f"{path}: refused, reading it would run code: it names {name}") from error
         raise InputError(f"{path}: not a file of weights that torch or safetensors wrote") from error
-    except Exception as error:
-        raise InputError(f"{path}: truncated or not a file of weights ({_reason(error)})") from error
+    except Exception as error:  # its own words, such as KeyError's, would explain nothing
+        raise InputError(f"{path}: truncated or not a file of weights") from error
 
 
 def _load(path: Path) -> Any:

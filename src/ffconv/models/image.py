@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.layers import SEModule
+from timm.layers import SEModule, get_norm_layer
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
@@ -57,7 +57,7 @@ class FFCResNet(ResNet):
                 "attn_layer": _squeeze_excitation,
             }
         super().__init__(zero_init_last=zero_init_last, **arguments)
-        _ensure_shortcut(self.get_submodule("layer1.0"))
+        _ensure_shortcut(self.get_submodule("layer1.0"), arguments.get("norm_layer", nn.BatchNorm2d))
         convert(
             self,
             ratio,
@@ -75,13 +75,14 @@ def _squeeze_excitation(channels: int, **arguments: Any) -> SEModule:
     return SEModule(channels, rd_channels=channels // 16, **arguments)
 
 
-def _ensure_shortcut(block: nn.Module) -> None:
-    conv, norm = block.get_submodule("conv1"), block.get_submodule("bn1")
-    if block.downsample is None and isinstance(conv, nn.Conv2d):
-        like = {"device": conv.weight.device, "dtype": conv.weight.dtype}
-        shortcut = nn.Conv2d(conv.in_channels, conv.out_channels, 1, bias=False, **like)
+def _ensure_shortcut(block: Any, norm_layer: Any) -> None:
+    if block.downsample is None:
+        last = block.conv3 if isinstance(block, Bottleneck) else block.conv2
+        make_norm: Any = get_norm_layer(norm_layer)
+        shortcut = nn.Conv2d(block.conv1.in_channels, last.out_channels, 1, bias=False)
         nn.init.kaiming_normal_(shortcut.weight, mode="fan_out", nonlinearity="relu")
-        block.downsample = nn.Sequential(shortcut, type(norm)(conv.out_channels, **like))
+        layers = nn.Sequential(shortcut, make_norm(last.out_channels))
+        block.downsample = layers.to(last.weight.device, last.weight.dtype)
 
 
 def _cfg() -> dict[str, Any]:

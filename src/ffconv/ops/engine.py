@@ -25,11 +25,6 @@ class _AddToGlobal(torch.autograd.Function):
         (grad,) = grad_outputs
         return grad, grad.narrow(1, grad.shape[1] - ctx.channels, ctx.channels).to(ctx.dtype)
 
-    @staticmethod
-    def jvp(ctx: Any, *grad_inputs: Tensor) -> Tensor:
-        y, z = grad_inputs
-        return y.narrow(1, y.shape[1] - ctx.channels, ctx.channels).add_(z)
-
 
 def add_to_global(y: Tensor, z: Tensor) -> Tensor:
     """Add z to the last channels of y, which is given away: it may be written to.

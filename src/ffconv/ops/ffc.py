@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
 from ffconv.ops.engine import add_to_global, regroup, ungroup
+from ffconv.ops.fourier_unit import check_groups
 from ffconv.ops.geometry import Geometry
 from ffconv.ops.spectral_transform import SpectralTransform
 
@@ -61,8 +62,9 @@ class FFC2d(nn.Module):
     Shape:
         x (N, C_in, H, W) -> (N, C_out, H_out, W_out), sizes as for ``nn.Conv2d``.
     Raises:
-        ValueError: if a ratio is outside [0, 1], groups does not divide a part, or a switch leaves a part of
-        the output without a source or a part of the input without use.
+        ValueError: if a ratio is outside [0, 1], groups does not divide a part, a switch leaves a part of the
+            output without a source or a part of the input without use, or the geometry is none of a
+            convolution's.
     Example:
         >>> FFC2d(64, 128, 3, stride=2, padding=1)(torch.zeros(1, 64, 15, 9)).shape
         torch.Size([1, 128, 8, 5])
@@ -125,6 +127,11 @@ class FFC2d(nn.Module):
         return Geometry(self.kernel_size, self.stride, pads, self.dilation)
 
     def _check(self) -> None:
+        for name in ("kernel_size", "stride", "dilation"):
+            if min(getattr(self, name)) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be positive")
+        if min(map(min, self.geometry.pads)) < 0:
+            raise ValueError(f"padding={self.padding} must not be negative")
         if self.padding == "same" and any(s > 1 for s in self.stride):
             raise ValueError(f"padding='same' needs stride 1, not {self.stride}")
         if self.padding_mode not in _PADDING_MODES:
@@ -251,14 +258,15 @@ class FFC2d(nn.Module):
         Raises:
             ValueError: if the shapes do not fit.
         """
-        groups = self.in_channels // weight.shape[1]
+        groups = max(1, self.in_channels // max(1, weight.shape[1]))
         expected = (self.out_channels, self.in_channels // groups, *self.kernel_size)
         if tuple(weight.shape) != expected:
             raise ValueError(f"weight has shape {tuple(weight.shape)}, must have {expected}")
-        if bias is not None and (self.bias is None or bias.shape != self.bias.shape):
-            raise ValueError(
-                f"bias of shape {tuple(bias.shape)} does not fit FFC2d with bias {self.bias is not None}"
-            )
+        check_groups(groups, in_channels=self.in_channels, out_channels=self.out_channels)
+        if bias is not None and self.bias is None:
+            raise ValueError(f"bias of shape {tuple(bias.shape)} must be None: the layer has bias=False")
+        if bias is not None and self.bias is not None and bias.shape != self.bias.shape:
+            raise ValueError(f"bias has shape {tuple(bias.shape)}, must have {tuple(self.bias.shape)}")
         dense, known = ungroup(weight, groups), ungroup(torch.ones_like(weight), groups) > 0
         local_in, local_out = slice(None, self.in_local), slice(None, self.out_local)
         global_in, global_out = slice(self.in_local, None), slice(self.out_local, None)

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_LOW_PRECISION = (torch.float16, torch.bfloat16)
+LOW_PRECISION = (torch.float16, torch.bfloat16)
 
 
 def rfft2(x: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ def rfft2(x: Tensor) -> Tensor:
     Shape:
         x (N, C, H, W) -> (N, 2C, H, Wf), any H, W >= 1; float32 or float64.
     """
-    if x.dtype in _LOW_PRECISION:
+    if x.dtype in LOW_PRECISION:
         x = x.float()
     if _float16_autocast(x.device.type):
         x = x / math.sqrt(x.shape[-2] * x.shape[-1])
@@ -47,7 +47,7 @@ def restore_scale(spectrum: Tensor, width: int) -> Tensor:
     Shape:
         spectrum (N, C, H, Wf) -> the same; ``width`` is W of the map.
     """
-    if spectrum.dtype in _LOW_PRECISION:
+    if spectrum.dtype in LOW_PRECISION:
         spectrum = spectrum.float()
     if _float16_autocast(spectrum.device.type):
         spectrum = spectrum * math.sqrt(spectrum.shape[-2] * width)

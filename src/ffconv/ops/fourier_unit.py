@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ffconv.ops.fourier import irfft2, restore_scale, rfft2
+from ffconv.ops.fourier import LOW_PRECISION, irfft2, restore_scale, rfft2
 
 # What branches on sizes, types or autocast is one node for torch.fx.
 torch.fx.wrap("rfft2")
@@ -61,7 +61,7 @@ class FourierUnit(nn.Module):
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.groups = groups
-        at_least_float32 = {"device": device, "dtype": torch.float32 if _is_low_precision(dtype) else dtype}
+        at_least_float32 = {"device": device, "dtype": torch.float32 if dtype in LOW_PRECISION else dtype}
         self.conv = nn.Conv2d(
             2 * in_channels, 2 * out_channels, 1, groups=groups, bias=False, **at_least_float32
         )
@@ -84,7 +84,7 @@ class FourierUnit(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FourierUnit:
         def keep_float32(tensor: Tensor) -> Tensor:
             moved = fn(tensor)
-            return tensor.to(moved.device) if _is_low_precision(moved.dtype) else moved
+            return tensor.to(moved.device) if moved.dtype in LOW_PRECISION else moved
 
         return super()._apply(keep_float32, recurse)
 
@@ -153,7 +153,3 @@ def _tile(x: Tensor, height: int, width: int) -> Tensor:
         columns = torch.arange(width, device=x.device) % x.shape[-1]
         return x[..., rows[:, None], columns]
     return x.repeat(1, 1, 2, 2)[..., :height, :width]
-
-
-def _is_low_precision(dtype: torch.dtype | None) -> bool:
-    return dtype in (torch.float16, torch.bfloat16)

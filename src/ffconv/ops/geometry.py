@@ -64,10 +64,9 @@ def aligned_avg_pool(x: Tensor, geometry: Geometry) -> Tensor:
     stride, offsets = geometry.stride, geometry.offsets
     pooled_axes = any(s > 1 for s in stride)
     avg_pool = _AVG_POOL[len(stride)]
-    # Decided by the geometry alone: a branch on the size, as in ceil_mode, would be a guard for dynamic
-    # shapes. if geometry.covers_map and not (pooled_axes and torch.compiler.is_exporting()): return
-    # avg_pool(x, stride, stride, ceil_mode=True) if pooled_axes else x
-
+    # Compiled, ceil_mode would be a guard on the size, and torch 2.15's inductor gives it a wrong gradient.
+    if geometry.covers_map and not (pooled_axes and torch.compiler.is_compiling()):
+        return avg_pool(x, stride, stride, ceil_mode=True) if pooled_axes else x
     size = tuple(x.shape[2:])
     output_size = geometry.output_size(size)
     pads: list[int] = []

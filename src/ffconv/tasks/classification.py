@@ -18,10 +18,11 @@ from ffconv.data.samples import require_same_classes
 from ffconv.data.seeding import borrowed_randomness, derive_seed
 from ffconv.data.transforms import PrepareImage, eval_transform, train_transform
 from ffconv.data.verify import refuse_unreadable, verify
+from ffconv.errors import require
 from ffconv.metrics.classification import ClassificationMetrics, ClassificationScores
 from ffconv.tasks.networks import ModelConfig, build_network, restore_network
 from ffconv.training.checkpoint import read_weights
-from ffconv.training.config import plain, require
+from ffconv.training.config import plain
 from ffconv.training.task import Batch, Share
 
 

@@ -10,13 +10,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ffconv.errors import InputError
-
-
-def require(condition: bool, message: str) -> None:
-    """Raise `InputError` with the message unless the condition holds."""
-    if not condition:
-        raise InputError(message)
+from ffconv.errors import require
 
 
 @dataclass(frozen=True)

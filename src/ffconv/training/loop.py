@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ffconv.data.seeding import derive_seed
-from ffconv.errors import InputError
+from ffconv.errors import InputError, require
 from ffconv.training.checkpoint import load_state, save_state, save_weights
-from ffconv.training.config import TrainingConfig, require
+from ffconv.training.config import TrainingConfig
 from ffconv.training.folder import BEST, LAST, RunFolder
 from ffconv.training.optim import Schedule, build_optimizer, peak_learning_rate
 from ffconv.training.progress import Reporter

@@ -7,7 +7,8 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, GradientAccumulationPlugin
 
-from ffconv.training.config import LoopConfig, require
+from ffconv.errors import require
+from ffconv.training.config import LoopConfig
 from ffconv.training.task import Share
 
 _SUPPORTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)

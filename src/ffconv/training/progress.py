@@ -27,7 +27,7 @@ class Reporter:
         self._rate = 0.0  # images/s, smoothed
 
     def __enter__(self) -> Reporter:
-        if self._active and sys.stderr.isatty():
+        if self._active and sys.stdout.isatty():
             columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[status]}"))
             self._bar = Progress(*columns)
             self._bar.start()

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ffconv.training.config import TrainingConfig, require
+from ffconv.errors import require
+from ffconv.training.config import TrainingConfig
 from ffconv.training.folder import RunFolder
 from ffconv.training.loop import Outcome, Trainer
 from ffconv.training.processes import batch_per_process, share_of, start_accelerator

@@ -1,0 +1,99 @@
+"""Networks prepared for inference compute what they computed."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+import oracles
+from ffconv.errors import InputError
+from ffconv.ops import FFC2d
+from ffconv.surgery import fuse
+
+
+def _trained(network: nn.Module) -> nn.Module:
+    oracles.randomise_norms(network)
+    return network.eval()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"bias": False},
+        {"groups": 2, "ratio": 0.5},
+        {"ratio": 1},
+        {"ratio_in": 0},
+        {"ratio_out": 0},
+        {"padding_mode": "reflect"},
+        {"stride": 2, "lfu": False},
+        {"local_to_global": False},
+    ],
+)
+def test_layer_with_its_norm(options):
+    network = _trained(
+        nn.Sequential(FFC2d(8, 8, 3, padding=1, **options), nn.BatchNorm2d(8), nn.ReLU()).double()
+    )
+    x = torch.randn(2, 8, 7, 6, dtype=torch.float64)
+    fused = fuse(network)
+    torch.testing.assert_close(fused(x), network(x), rtol=1e-10, atol=1e-10)
+    assert not [m for m in fused.modules() if isinstance(m, nn.BatchNorm2d)]
+
+
+@pytest.mark.parametrize("name", ["ffc_resnet18", "ffc_seresnet50", "resnet18"])
+def test_network(name):
+    network = _trained(timm.create_model(name, num_classes=3))
+    x = torch.randn(1, 3, 65, 47)
+    with torch.no_grad():
+        expected = network(x)
+        fused = fuse(network)
+        difference = (fused(x) - expected).abs().max() / expected.abs().max()
+    assert difference < 1e-4
+    assert not [m for m in fused.modules() if isinstance(m, nn.BatchNorm2d)]
+
+
+def test_norm_of_a_map_that_others_read_too_stays():
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+
+        def forward(self, x):
+            y = self.conv(x)
+            return y + self.norm(y)
+
+    network = _trained(Network())
+    x = torch.randn(1, 4, 3, 3)
+    fused = fuse(network)
+    torch.testing.assert_close(fused(x), network(x))
+    assert isinstance(fused.norm, nn.BatchNorm2d)
+
+
+def test_the_given_network_is_left_alone():
+    network = nn.Sequential(FFC2d(8, 8, 3), nn.BatchNorm2d(8)).train()
+    before = copy.deepcopy(network.state_dict())
+    fuse(network)
+    assert network.training
+    assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
+
+
+def test_float16_autocast_holds_large_values():
+    network = _trained(nn.Sequential(FFC2d(8, 8, 1, ratio=0.5), nn.BatchNorm2d(8)))
+    x = torch.full((1, 8, 128, 128), 1e3)
+    expected = network(x)
+    with torch.autocast("cpu", torch.float16):
+        y = fuse(network)(x)
+    torch.testing.assert_close(y.float(), expected, rtol=2e-2, atol=2e-2 * expected.abs().max().item())
+
+
+def test_a_network_that_cannot_be_traced_is_refused_with_the_reason():
+    class Network(nn.Module):
+        def forward(self, x):
+            return x if x.sum() > 0 else -x
+
+    with pytest.raises(InputError, match="Network cannot be traced: symbolically traced variables"):
+        fuse(Network())

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import matplotlib.figure
+import pytest
+
+from ffconv.training.curves import draw_curves
+
+SETTINGS = {"step": 5, "images_per_second": 9.0}
+ROWS = [
+    {"epoch": 1, "lr": 0.1, "train_loss": 2.0, "top1": 10.0, "loss": 2.5, **SETTINGS},
+    {"epoch": 2, "lr": 0.01, "train_loss": 1.0, "top1": 60.0, "loss": 1.5, **SETTINGS},
+]
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[matplotlib.figure.Figure]:
+    """The figures that are saved."""
+    figures: list[matplotlib.figure.Figure] = []
+    save = matplotlib.figure.Figure.savefig
+
+    def watched(figure: matplotlib.figure.Figure, *args: object, **options: object) -> None:
+        figures.append(figure)
+        save(figure, *args, **options)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", watched)
+    return figures
+
+
+def test_losses_share_a_panel_and_settings_have_none(drawn: list[matplotlib.figure.Figure]):
+    assert draw_curves({"run": ROWS}).startswith(b"\x89PNG")
+    panels = {axes.get_ylabel(): [line.get_label() for line in axes.get_lines()] for axes in drawn[0].axes}
+    assert panels == {"learning rate": ["lr"], "loss": ["train_loss", "loss"], "top-1 (%)": ["top1"]}
+
+
+def test_a_line_shows_the_rows_values(drawn: list[matplotlib.figure.Figure]):
+    draw_curves({"run": ROWS})
+    (line,) = drawn[0].axes[2].get_lines()
+    assert line.get_xydata().tolist() == [[1.0, 10.0], [2.0, 60.0]]  # pyright: ignore
+
+
+def test_the_averaged_weights_metric_is_drawn_beside_its_twin(drawn: list[matplotlib.figure.Figure]):
+    draw_curves({"run": [row | {"ema_top1": 50.0} for row in ROWS]})
+    assert [line.get_label() for line in drawn[0].axes[2].get_lines()] == ["top1", "ema_top1"]
+
+
+def test_several_runs_are_told_apart(drawn: list[matplotlib.figure.Figure]):
+    draw_curves({"a": ROWS, "b": ROWS[:1]})
+    assert [line.get_label() for line in drawn[0].axes[2].get_lines()] == ["a: top1", "b: top1"]
