@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,6 +70,7 @@ def _train_variant(arguments: Any, variant: Variant) -> tuple[list[Path], int]:
             print(f"{variant.name}, seed {seed}: {folder}", flush=True)
         run = dataclasses.replace(training, seed=seed, output=str(folder), resume="auto")
         outcome = train(arguments.task, run, task)
+        gc.collect()  # else the run's network and data workers live on until some later collection
         if outcome.exit_code:
             return checkpoints, outcome.exit_code
         checkpoints.append(folder / LAST)

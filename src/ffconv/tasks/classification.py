@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,8 @@ class Classification:
         self.config, self.share = config, share
         self._expected_classes = classes
         self._skipped: dict[str, str] = {}
+        self._sources: dict[Split, Any] = {}
+        self._eval_loaders: dict[Split, BatchLoader] = {}
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
@@ -172,18 +174,24 @@ class Classification:
         prepare = PrepareImage(train_transform(self.config.data.transform))
         return BatchLoader(self._samples("train"), prepare, self._train_spec)
 
-    @cache  # noqa: B019  (a task lives as long as its process)
     def _eval_loader(self, split: Split) -> BatchLoader:
-        prepare = PrepareImage(eval_transform(self.config.data.transform))
-        return BatchLoader(self._samples(split), prepare, self._spec(drop_last=False))
+        if split not in self._eval_loaders:
+            prepare, spec = (
+                PrepareImage(eval_transform(self.config.data.transform)),
+                self._spec(drop_last=False),
+            )
+            self._eval_loaders[split] = BatchLoader(self._samples(split), prepare, spec)
+        return self._eval_loaders[split]
 
-    @cache  # noqa: B019  (likewise; listing a million files takes its time)
     def _samples(self, split: Split) -> Any:
-        samples = open_samples(self.config.data, split)
-        expected = self._expected_classes if split == "train" else self.classes
-        if expected is not None:
-            require_same_classes(expected, samples.classes, f"data split {split}")
-        return samples if self.config.limit is None else limited(samples, self.config.limit)
+        if split not in self._sources:  # listing a million files takes its time
+            samples = open_samples(self.config.data, split)
+            expected = self._expected_classes if split == "train" else self.classes
+            if expected is not None:
+                require_same_classes(expected, samples.classes, f"data split {split}")
+            limit = self.config.limit
+            self._sources[split] = samples if limit is None else limited(samples, limit)
+        return self._sources[split]
 
     def _spec(self, *, drop_last: bool) -> LoaderSpec:
         return LoaderSpec(
