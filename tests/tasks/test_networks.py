@@ -37,6 +37,17 @@ def test_weights_are_loaded(tmp_path: Path):
     assert all(torch.equal(a, b) for a, b in zip(source.parameters(), loaded.parameters(), strict=True))
 
 
+def test_a_classifier_of_another_size_needs_leave(tmp_path: Path):
+    source = build_network(ModelConfig("test_resnet"), 7)
+    save_file(source.state_dict(), tmp_path / "w.safetensors")
+    weights = str(tmp_path / "w.safetensors")
+    with pytest.raises(InputError, match=r"fc\.weight"):
+        build_network(ModelConfig("test_resnet", weights=weights), 3)
+    tuned = build_network(ModelConfig("test_resnet", weights=weights, new_classifier=True), 3)
+    assert tuned.get_parameter("fc.weight").shape[0] == 3
+    assert torch.equal(tuned.get_parameter("conv1.0.weight"), source.get_parameter("conv1.0.weight"))
+
+
 def test_weights_of_another_architecture_are_refused(tmp_path: Path):
     save_file(build_network(ModelConfig("test_vit"), 7).state_dict(), tmp_path / "w.safetensors")
     with pytest.raises(InputError):

@@ -23,11 +23,13 @@ class ModelConfig:
         name: Any image network timm knows, the ffc_* ones among them.
         arguments: What it takes beside the number of classes, as in `--model.arguments.ratio 0.25`.
         weights: File of weights to start from: ours, the authors', torchvision's or timm's.
+        new_classifier: Leave a classifier of another number of classes at its initialisation, for fine-tuning.
     """
 
     name: str = "ffc_resnet50"
     arguments: dict[str, Any] = field(default_factory=dict)
     weights: str | None = None
+    new_classifier: bool = False
 
     def __post_init__(self) -> None:
         if not timm.is_model(self.name):
@@ -46,7 +48,7 @@ def build_network(config: ModelConfig, classes: int) -> nn.Module:
     if config.weights is not None:
         from ffconv.interop.weights import load_weights
 
-        load_weights(network, Path(config.weights))
+        load_weights(network, Path(config.weights), allow_new_classifier=config.new_classifier)
     return network
 
 
