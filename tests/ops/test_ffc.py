@@ -253,6 +253,12 @@ def test_dense_weight_has_a_zero_block():
     torch.testing.assert_close(weight[:9, 6:], ffc.weight_g2l)
 
 
+@pytest.mark.parametrize("options", [{}, {"ratio_in": 0}, {"ratio_out": 0}, {"local_to_global": False}])
+def test_dense_weight_keeps_the_memory_format(options):
+    ffc = FFC2d(8, 8, 3, **{"ratio": 0.5, **options}).to(memory_format=torch.channels_last)
+    assert ffc.dense_weight().is_contiguous(memory_format=torch.channels_last)
+
+
 def test_dense_weight_of_groups_is_the_same_convolution():
     ffc = FFC2d(16, 16, 3, padding=1, groups=4, ratio=0.5, bias=False, dtype=torch.float64)
     x = torch.randn(1, 16, 5, 5, dtype=torch.float64)

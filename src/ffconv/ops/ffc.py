@@ -228,22 +228,22 @@ class FFC2d(nn.Module):
         Shape:
             (C_out, C_in, *kernel_size), differentiable in the parts.
         """
-        like = next(self.parameters())
+        # Missing blocks are padded: zeros joined by cat would come in another memory format than the parts.
         rows = []
-        for outputs, row in (
-            (self.out_local, (self.weight_l2l, self.weight_g2l)),
-            (self.out_global, (self.weight_l2g, None)),
-        ):
-            blocks = [
-                like.new_zeros(outputs, inputs, *self.kernel_size)
-                if weight is None
-                else ungroup(weight, self.groups)
-                for inputs, weight in zip((self.in_local, self.in_global), row, strict=True)
-                if inputs
-            ]
-            if outputs:
-                rows.append(torch.cat(blocks, dim=1))
-        return torch.cat(rows, dim=0)
+        for row in ((self.weight_l2l, self.weight_g2l), (self.weight_l2g, None)):
+            parts = [ungroup(weight, self.groups) for weight in row if weight is not None]
+            if parts:
+                sides = zip(row, (self.in_local, self.in_global), strict=True)
+                missing = [inputs if weight is None else 0 for weight, inputs in sides]
+                joined = torch.cat(parts, dim=1)
+                rows.append(F.pad(joined, (0, 0, 0, 0, *missing)) if any(missing) else joined)
+        if not rows:
+            like = next(self.parameters())
+            return like.new_zeros(self.out_channels, self.in_channels, *self.kernel_size)
+        dense = torch.cat(rows, dim=0)
+        if self.weight_l2g is None and self.out_global:
+            dense = F.pad(dense, (0, 0, 0, 0, 0, 0, 0, self.out_global))
+        return dense
 
     @torch.no_grad()
     def load_dense_weight(self, weight: Tensor, bias: Tensor | None = None) -> None:

@@ -152,4 +152,6 @@ def _tile(x: Tensor, height: int, width: int) -> Tensor:
         rows = torch.arange(height, device=x.device) % x.shape[-2]
         columns = torch.arange(width, device=x.device) % x.shape[-1]
         return x[..., rows[:, None], columns]
-    return x.repeat(1, 1, 2, 2)[..., :height, :width]
+    # The unit's output has its channels last in memory; repeat would lay it out anew.
+    tiled = x.permute(0, 2, 3, 1).repeat(1, 2, 2, 1).permute(0, 3, 1, 2)
+    return tiled[..., :height, :width]
