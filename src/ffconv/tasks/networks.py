@@ -23,7 +23,7 @@ class ModelConfig:
         name: Any image network timm knows, the ffc_* ones among them.
         arguments: What it takes beside the number of classes, as in `--model.arguments.ratio 0.25`.
         weights: File of weights to start from: ours, the authors', torchvision's or timm's.
-        new_classifier: Leave a classifier of another number of classes at its initialisation, for fine-tuning.
+        new_classifier: Leave a classifier of another size at its initialisation, for fine-tuning.
     """
 
     name: str = "ffc_resnet50"
