@@ -112,6 +112,8 @@ def _report(records: Sequence[Mapping[str, Any]]) -> Report:
 
 
 def _draw(histories: Mapping[tuple[str, str], Rows]) -> bytes:
+    from matplotlib.ticker import MaxNLocator
+
     from ffconv.pictures import BLUE, VERMILLION, new_figure, png
 
     figure = new_figure(4.5 * len(_SETS), 3.6)
@@ -122,6 +124,7 @@ def _draw(histories: Mapping[tuple[str, str], Rows]) -> bytes:
         panels[data].plot(epochs, top1, marker="o", color=colours[network], label=f"{network} ResNet")
     for data, axes in panels.items():
         axes.set(title=data, xlabel="epochs done", ylabel="validation top-1 (%)", ylim=(0, 102))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend()
     return png(figure)

@@ -8,7 +8,7 @@ The inverse takes any spectrum, Hermitian or not: an inverse complex transform o
 one over W, which ignores the imaginary part of the columns kx = 0 and, for even W, kx = W / 2.
 
 Each backward pass is the other transform with weighted columns, where the derivative of ``torch.fft.rfft2``
-pads to the full complex spectrum. A compiler gets both as operators (``torch.ops.ffconv``) and sees real
+pads to the full complex spectrum. Both are operators (``torch.ops.ffconv``), so that a compiler sees real
 tensors only; an exporter gets the transforms of ``torch.fft``, so that what it writes does not need this
 package.
 """
@@ -38,9 +38,7 @@ def rfft2(x: Tensor) -> Tensor:
         x = x.float()
     if _float16_autocast(x.device.type):
         x = x / math.sqrt(x.shape[-2] * x.shape[-1])
-    if _exporting():
-        return _rfft2(x)
-    return _rfft2_operator(x) if torch.compiler.is_compiling() else _Rfft2.apply(x)  # pyright: ignore[reportReturnType]
+    return _rfft2(x) if _exporting() else _rfft2_operator(x)
 
 
 def restore_scale(spectrum: Tensor, width: int) -> Tensor:
@@ -62,11 +60,7 @@ def irfft2(spectrum: Tensor, width: int) -> Tensor:
     Shape:
         spectrum (N, 2C, H, Wf) -> (N, C, H, width), with Wf = width // 2 + 1; float32 or float64.
     """
-    if _exporting():
-        return _irfft2(spectrum, width)
-    if torch.compiler.is_compiling():
-        return _irfft2_operator(spectrum, width)
-    return _Irfft2.apply(spectrum, width)  # pyright: ignore[reportReturnType]
+    return _irfft2(spectrum, width) if _exporting() else _irfft2_operator(spectrum, width)
 
 
 def _rfft2(x: Tensor) -> Tensor:
@@ -118,28 +112,6 @@ def _irfft2_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
 
 _rfft2_operator.register_autograd(_rfft2_backward, setup_context=_remember_width)
 _irfft2_operator.register_autograd(_irfft2_backward, setup_context=_remember_width)
-
-
-class _Rfft2(torch.autograd.Function):
-    """The operator without the cost of a call through the dispatcher, for eager mode."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.width = x.shape[-1]
-        return _rfft2(x)
-
-    backward = staticmethod(_rfft2_backward)  # pyright: ignore[reportAssignmentType]
-
-
-class _Irfft2(torch.autograd.Function):
-    """Likewise."""
-
-    @staticmethod
-    def forward(ctx: Any, spectrum: Tensor, width: int) -> Tensor:
-        ctx.width = width
-        return _irfft2(spectrum, width)
-
-    backward = staticmethod(_irfft2_backward)  # pyright: ignore[reportAssignmentType]
 
 
 def _inner_columns(weight: float, width: int, like: Tensor) -> Tensor:
