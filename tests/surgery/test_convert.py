@@ -286,6 +286,12 @@ def test_second_conversion_changes_nothing() -> None:
     assert not ratios(model)
 
 
+def test_state_of_the_unet_makes_a_round_trip(small: Tensor) -> None:
+    model, other = (convert(UNet(bilinear=True)).eval() for _ in range(2))
+    other.load_state_dict(model.state_dict())
+    torch.testing.assert_close(other(small), model(small), rtol=0, atol=0)
+
+
 def test_all_parameters_of_the_unet_take_part(small: Tensor) -> None:
     model = convert(UNet(bilinear=True))
     model(small).square().sum().backward()
