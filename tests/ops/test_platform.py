@@ -1,4 +1,4 @@
-"""FFC2d under compilers, exporters, tracers, checkpointing and several processes."""
+"""FFC layers under compilers, exporters, tracers, checkpointing and several processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from ffconv.ops import FFC2d
+from ffconv.ops import FFC2d, FFC3d
 
 
 class Network(nn.Module):
@@ -49,8 +49,8 @@ def test_feature_extractor_gives_the_features(network, size):
 
 
 def test_feature_extractor_backward(network):
-    extractor = create_feature_extractor(network, ["last"])
-    x = torch.randn(2, 3, 7, 6)
+    extractor = create_feature_extractor(network.double(), ["last"])
+    x = torch.randn(2, 3, 7, 6, dtype=torch.float64)
     network.train()(x).square().sum().backward()
     expected = {name: p.grad.clone() for name, p in network.named_parameters()}
     network.zero_grad()
@@ -141,3 +141,61 @@ def test_cuda_equals_cpu(network, dtype):
         y = copy.deepcopy(network).cuda()(x.cuda()).cpu().float()
     tolerance = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}[dtype]
     torch.testing.assert_close(y, expected, rtol=tolerance, atol=tolerance)
+
+
+class VideoNetwork(nn.Module):
+    """As :class:`Network`, with time, and the transform over time in the middle."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = FFC3d(3, 16, 3, padding=1, bias=False, ratio_in=0, ratio_out=0.5)
+        self.norm = nn.BatchNorm3d(16)
+        self.middle = FFC3d(
+            16, 16, 3, (2, 2, 1), padding=1, ratio=0.5, padding_mode=("replicate", "zeros", "zeros")
+        )
+        self.whole = FFC3d(16, 16, 1, ratio=0.5, spectral_dims=("t", "h", "w"))
+        self.last = FFC3d(16, 4, (3, 1, 1), padding=(1, 0, 0), ratio_in=0.5, ratio_out=0)
+
+    def forward(self, x):
+        x = F.relu(self.norm(self.first(x)))
+        return self.last(F.relu(self.whole(F.relu(self.middle(x)))))
+
+
+@pytest.fixture
+def video_network():
+    torch._dynamo.reset()
+    return VideoNetwork().eval()
+
+
+@pytest.mark.parametrize("size", [(4, 8, 8), (3, 9, 7)])
+def test_feature_extractor_of_a_video_network(video_network, size):
+    x = torch.randn(2, 3, *size)
+    features = create_feature_extractor(video_network, ["middle", "last"])(x)
+    torch.testing.assert_close(features["last"], video_network(x), rtol=0, atol=0)
+
+
+@pytest.mark.slow
+def test_compile_of_a_video_network_with_dynamic_sizes(video_network):
+    compiled = torch.compile(video_network, fullgraph=True, dynamic=True)
+    for size in ((3, 9, 7), (4, 6, 8)):
+        x = torch.randn(2, 3, *size, requires_grad=True)
+        y, expected = compiled(x), video_network(x)
+        torch.testing.assert_close(y, expected)
+        (grad,) = torch.autograd.grad(y.square().sum(), x)
+        torch.testing.assert_close(grad, torch.autograd.grad(expected.square().sum(), x)[0])
+
+
+def test_export_of_a_video_network_with_dynamic_sizes(video_network):
+    names = {0: "n", 2: "t", 3: "h", 4: "w"}
+    axes = {axis: torch.export.Dim(name, min=1 if name == "n" else 5, max=64) for axis, name in names.items()}
+    program = torch.export.export(video_network, (torch.randn(2, 3, 8, 9, 7),), dynamic_shapes=(axes,))
+    for size in ((8, 9, 7), (5, 8, 10)):
+        x = torch.randn(3, 3, *size)
+        torch.testing.assert_close(program.module()(x), video_network(x))
+
+
+def test_gradient_checkpointing_of_a_video_network(video_network):
+    x = torch.randn(1, 3, 3, 6, 5, requires_grad=True)
+    expected = torch.autograd.grad(video_network(x).square().sum(), x)[0]
+    y = checkpoint(video_network, x, use_reentrant=False)
+    torch.testing.assert_close(torch.autograd.grad(y.square().sum(), x)[0], expected)

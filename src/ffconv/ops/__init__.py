@@ -1,7 +1,18 @@
 """The operator: Fast Fourier Convolution and its parts. Needs torch alone."""
 
-from ffconv.ops.ffc import FFC2d, split_channels
+from ffconv.ops.axes import Axes
+from ffconv.ops.ffc import FFC1d, FFC2d, FFC3d, FFCNd, split_channels
 from ffconv.ops.fourier_unit import FourierUnit, LocalFourierUnit
 from ffconv.ops.spectral_transform import SpectralTransform
 
-__all__ = ["FFC2d", "FourierUnit", "LocalFourierUnit", "SpectralTransform", "split_channels"]
+__all__ = [
+    "Axes",
+    "FFC1d",
+    "FFC2d",
+    "FFC3d",
+    "FFCNd",
+    "FourierUnit",
+    "LocalFourierUnit",
+    "SpectralTransform",
+    "split_channels",
+]

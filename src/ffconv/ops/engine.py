@@ -40,6 +40,95 @@ def add_to_global(y: Tensor, z: Tensor) -> Tensor:
     return _AddToGlobal.apply(y, z)  # pyright: ignore[reportReturnType]
 
 
+class _Fork(torch.autograd.Function):
+    """x and its global channels, whose gradient is added to that of x in place.
+
+    A slice's gradient is a map of zeros that is filled in, and then added.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, local: int) -> tuple[Tensor, Tensor]:
+        ctx.local = local
+        return x.view_as(x), x[:, local:]
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+        grad, of_global = grad_outputs
+        if torch.is_grad_enabled():  # the gradient is to be differentiated
+            grad = grad.clone()
+        grad.narrow(1, ctx.local, of_global.shape[1]).add_(of_global)
+        return grad, None
+
+
+def fork_global(x: Tensor, local: int) -> tuple[Tensor, Tensor]:
+    """x and its channels from number ``local`` on.
+
+    The first is for a convolution or a padding alone, which make a gradient of their own: it is written to.
+    """
+    own_gradient = x.requires_grad and 0 < local < x.shape[1]
+    if own_gradient and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
+        return _Fork.apply(x, local)  # pyright: ignore[reportReturnType]
+    return x, x[:, local:]
+
+
+class _Join(torch.autograd.Function):
+    """One allocation and one copy of each block; joining columns and then rows copies most of them twice."""
+
+    @staticmethod
+    def forward(ctx: Any, shape: tuple[int, ...], split: tuple[int, int], *blocks: Tensor | None) -> Tensor:
+        ctx.split = split
+        like = next(block for block in blocks if block is not None)
+        dense = torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=_memory_format(like))
+        for quarter, block in zip(_quarters(dense, split), (*blocks, None), strict=True):
+            quarter.zero_() if block is None else quarter.copy_(block)
+        return dense
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        quarters = _quarters(grad_outputs[0], ctx.split)[:3]
+        needed = ctx.needs_input_grad[2:]
+        return None, None, *(part if need else None for part, need in zip(quarters, needed, strict=True))
+
+
+def join_blocks(
+    shape: tuple[int, ...],
+    split: tuple[int, int],
+    top_left: Tensor | None,
+    top_right: Tensor | None,
+    bottom_left: Tensor | None,
+) -> Tensor:
+    """Convolution weights as blocks of one weight; what is None, and the block at the bottom right, is zero.
+
+    Args:
+        shape: of the result, (O, I, *kernel).
+        split: (o, i), where the second row and the second column of blocks begin.
+        top_left: (o, i, *kernel).
+        top_right: (o, I - i, *kernel).
+        bottom_left: (O - o, i, *kernel).
+    """
+    blocks = (top_left, top_right, bottom_left)
+    if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
+        return _Join.apply(shape, split, *blocks)  # pyright: ignore[reportReturnType]
+    like = next(block for block in blocks if block is not None)
+    quarters = _quarters(like.new_zeros(shape), split)
+    filled = [
+        zeros if block is None else block for zeros, block in zip(quarters, (*blocks, None), strict=True)
+    ]
+    return torch.cat([torch.cat(filled[:2], dim=1), torch.cat(filled[2:], dim=1)])
+
+
+def _quarters(matrix: Tensor, split: tuple[int, int]) -> list[Tensor]:
+    row, column = split
+    columns = (slice(column), slice(column, None))
+    return [half[:, side] for half in (matrix[:row], matrix[row:]) for side in columns]
+
+
+def _memory_format(x: Tensor) -> torch.memory_format:
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    last = formats.get(x.dim())
+    return last if last is not None and x.is_contiguous(memory_format=last) else torch.contiguous_format
+
+
 def ungroup(weight: Tensor, groups: int) -> Tensor:
     """A grouped convolution's weight as that of an ordinary one, with zeros outside its blocks.
 

@@ -1,20 +1,25 @@
-"""Fast Fourier Convolution as a drop-in for ``torch.nn.Conv2d``."""
+"""Fast Fourier Convolution as a drop-in for ``torch.nn.Conv1d``, ``Conv2d`` and ``Conv3d``."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.utils import _pair
 
-from ffconv.ops.engine import add_to_global, regroup, ungroup
+from ffconv.ops.axes import AXIS_NAMES, Axes, spectral_axes
+from ffconv.ops.engine import fork_global, join_blocks, regroup, ungroup
 from ffconv.ops.fourier_unit import check_groups
-from ffconv.ops.geometry import Geometry
+from ffconv.ops.geometry import Geometry, Padding
 from ffconv.ops.spectral_transform import SpectralTransform
 
 _PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+_CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
-torch.fx.wrap("add_to_global")
+torch.fx.wrap("fork_global")
+torch.fx.wrap("join_blocks")
 
 
 def split_channels(channels: int, ratio: float) -> tuple[int, int]:
@@ -32,7 +37,7 @@ def split_channels(channels: int, ratio: float) -> tuple[int, int]:
     return channels - global_channels, global_channels
 
 
-class FFC2d(nn.Module):
+class FFCNd(nn.Module):
     """Fast Fourier Convolution: a convolution one part of whose channels sees the whole map.
 
     Of C channels the last ``int(C * ratio)`` are global, the others local:
@@ -40,47 +45,53 @@ class FFC2d(nn.Module):
         y_l = W_l2l * x_l + W_g2l * x_g
         y_g = W_l2g * x_l + SpectralTransform(x_g)
 
-    Takes and returns one tensor and has the arguments and the geometry attributes of ``torch.nn.Conv2d``, but
-    no ``weight``: initialisers that write to it would change nothing. :meth:`dense_weight` gives the three
-    convolutions as one. Each part is initialised by itself, kaiming normal with fan out; the bias, one for
-    all channels, with zeros.
+    Takes and returns one tensor and has the arguments and the geometry attributes of ``torch.nn``'s
+    convolutions, but no ``weight``: initialisers that write to it would change nothing. :meth:`dense_weight`
+    gives the three convolutions as one. Each part is initialised by itself, kaiming normal with fan out; the
+    bias, one for all channels, with zeros.
 
-    Reference: Chi et al., NeurIPS 2020, Sec. 3.1, Fig. 1; defaults of the authors' code.
+    The class for maps of any number of axes; :class:`FFC1d`, :class:`FFC2d` and :class:`FFC3d` are it.
+
+    Reference: Chi et al., NeurIPS 2020, Sec. 3.1, Fig. 1; defaults of the authors' code. For video Sec. 4.2:
+    the transform is that of each frame, and the convolutions inside the Spectral Transform are 1 in space and
+    have the layer's own kernel and dilation in time.
     Deviation: one tensor instead of a pair; any size, ratio and geometry.
 
     Args:
         in_channels: C_in, positive.
         out_channels: C_out, positive.
-        kernel_size: as for ``nn.Conv2d``; so are stride, padding (a word, too), dilation, bias, padding_mode.
+        kernel_size: as for ``nn.Conv2d``; so are stride, padding (a word, too), dilation, bias.
         groups: blocks of each of the three convolutions; the Spectral Transform has ``max(1, groups // 2)``.
+        padding_mode: as for ``nn.Conv2d``, or one word an axis of the map.
         ratio: share of global channels on both sides, in [0, 1].
         ratio_in: the same for the input alone.
         ratio_out: the same for the output alone.
         lfu: whether the Spectral Transform has a Local Fourier Unit.
         local_to_global: whether W_l2g exists.
         global_to_local: whether W_g2l exists.
+        spectral_dims: axes of the map that are Fourier transformed, among "t", "h", "w" (for a sequence "l");
+            by default "h" and "w". Where time is transformed, the Spectral Transform has no kernel in it.
     Shape:
-        x (N, C_in, H, W) -> (N, C_out, H_out, W_out), sizes as for ``nn.Conv2d``.
+        x (N, C_in, *size) -> (N, C_out, *size_out), sizes as for ``nn.Conv2d``.
     Raises:
         ValueError: if a ratio is outside [0, 1], groups does not divide a part, a switch leaves a part of the
-            output without a source or a part of the input without use, or the geometry is none of a
-            convolution's.
-    Example:
-        >>> FFC2d(64, 128, 3, stride=2, padding=1)(torch.zeros(1, 64, 15, 9)).shape
-        torch.Size([1, 128, 8, 5])
+            output without a source or a part of the input without use, an axis is unknown, or the geometry is
+            none of a convolution's.
     """
+
+    dims: ClassVar[int]
 
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] = 1,
-        padding: str | int | tuple[int, int] = 0,
-        dilation: int | tuple[int, int] = 1,
+        kernel_size: int | tuple[int, ...],
+        stride: int | tuple[int, ...] = 1,
+        padding: str | int | tuple[int, ...] = 0,
+        dilation: int | tuple[int, ...] = 1,
         groups: int = 1,
         bias: bool = True,
-        padding_mode: str = "zeros",
+        padding_mode: str | tuple[str, ...] = "zeros",
         *,
         ratio: float = 0.25,
         ratio_in: float | None = None,
@@ -88,16 +99,17 @@ class FFC2d(nn.Module):
         lfu: bool = True,
         local_to_global: bool = True,
         global_to_local: bool = True,
+        spectral_dims: Sequence[str] | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.in_channels = in_channels
         self.out_channels = out_channels
-        self.kernel_size = _pair(kernel_size)
-        self.stride = _pair(stride)
-        self.padding = padding if isinstance(padding, str) else _pair(padding)
-        self.dilation = _pair(dilation)
+        self.kernel_size = self._per_axis("kernel_size", kernel_size)
+        self.stride = self._per_axis("stride", stride)
+        self.padding = padding if isinstance(padding, str) else self._per_axis("padding", padding)
+        self.dilation = self._per_axis("dilation", dilation)
         self.groups = groups
         self.padding_mode = padding_mode
         self.ratio_in = ratio if ratio_in is None else ratio_in
@@ -108,11 +120,20 @@ class FFC2d(nn.Module):
         self.in_local, self.in_global = split_channels(in_channels, self.ratio_in)
         self.out_local, self.out_global = split_channels(out_channels, self.ratio_out)
         self.geometry = self._geometry()
-        # F.pad counts axes from the last one.
-        self._pads_for_pad = [pad for pads in reversed(self.geometry.pads) for pad in pads]
         self._check()
+        modes = self._per_axis("padding_mode", padding_mode)
+        self.pad = Padding.of(self.padding, self.geometry, modes)
+        self.axes = self._axes(spectral_axes(self.dims, spectral_dims), modes)
+        self.spectral_dims = tuple(AXIS_NAMES[self.dims][axis - 2] for axis in self.axes.spectral)
         self._build(bias, {"device": device, "dtype": dtype})
         self.reset_parameters()
+
+    def _per_axis(self, name: str, value: Any) -> tuple:
+        one = isinstance(value, str) or not isinstance(value, Iterable)
+        values = (value,) * self.dims if one else tuple(value)
+        if len(values) != self.dims:
+            raise ValueError(f"{name}={value} must have one entry for each of the {self.dims} axes")
+        return values
 
     def _geometry(self) -> Geometry:
         spans = tuple(d * (k - 1) for k, d in zip(self.kernel_size, self.dilation, strict=True))
@@ -126,6 +147,14 @@ class FFC2d(nn.Module):
             pads = tuple((p, p) for p in self.padding)
         return Geometry(self.kernel_size, self.stride, pads, self.dilation)
 
+    def _axes(self, spectral: tuple[int, ...], modes: tuple[str, ...]) -> Axes:
+        """The layer's own kernel in time unless time is transformed, 1 along all other axes."""
+        names = AXIS_NAMES[self.dims]
+        local = [name == "t" and axis not in spectral for axis, name in enumerate(names, start=2)]
+        kernel = tuple(k if own else 1 for k, own in zip(self.kernel_size, local, strict=True))
+        dilation = tuple(d if own else 1 for d, own in zip(self.dilation, local, strict=True))
+        return Axes(spectral, kernel, dilation, modes[0])
+
     def _check(self) -> None:
         for name in ("kernel_size", "stride", "dilation"):
             if min(getattr(self, name)) < 1:
@@ -134,7 +163,7 @@ class FFC2d(nn.Module):
             raise ValueError(f"padding={self.padding} must not be negative")
         if self.padding == "same" and any(s > 1 for s in self.stride):
             raise ValueError(f"padding='same' needs stride 1, not {self.stride}")
-        if self.padding_mode not in _PADDING_MODES:
+        if not {*self._per_axis("padding_mode", self.padding_mode)} <= {*_PADDING_MODES}:
             raise ValueError(f"padding_mode={self.padding_mode!r} must be one of {_PADDING_MODES}")
         for side, ratio, parts in (
             ("in", self.ratio_in, (self.in_local, self.in_global)),
@@ -178,6 +207,7 @@ class FFC2d(nn.Module):
                 groups=max(1, self.groups // 2),
                 lfu=self.lfu,
                 geometry=self.geometry,
+                axes=self.axes,
                 **factory,
             )
 
@@ -192,17 +222,19 @@ class FFC2d(nn.Module):
             self.spectral.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.groups > 1 or self.in_local + self.out_local == 0:
+            return self._add_bias(self._convolve_by_path(x))
+        if self.spectral is None:
+            return self._convolve(self.pad(x), self.dense_weight(), self.bias)
+        x, x_global = fork_global(x, self.in_local)
+        y = self._convolve(self.pad(x), self.dense_weight(), self.bias)
+        return self.spectral(x_global, y)
+
+    def _convolve_by_path(self, x: Tensor) -> Tensor:
         z = None if self.spectral is None else self.spectral(x[:, self.in_local :])
         if z is not None and self.in_local + self.out_local == 0:
-            return self._add_bias(z)
-        if self.padding_mode != "zeros":
-            x = F.pad(x, self._pads_for_pad, mode=self.padding_mode)
-        if self.groups > 1:
-            return self._add_bias(self._convolve_by_path(x, z))
-        y = self._convolve(x, self.dense_weight(), self.bias)
-        return y if z is None else add_to_global(y, z)
-
-    def _convolve_by_path(self, x: Tensor, z: Tensor | None) -> Tensor:
+            return z
+        x = self.pad(x)
         x_local, x_global = x[:, : self.in_local], x[:, self.in_local :]
         to_local = [
             self._convolve(part, weight)
@@ -215,11 +247,11 @@ class FFC2d(nn.Module):
         return torch.cat([sum(terms[1:], terms[0]) for terms in (to_local, to_global) if terms], dim=1)
 
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        padding = self.padding if self.padding_mode == "zeros" else 0
-        return F.conv2d(x, weight, bias, self.stride, padding, self.dilation, self.groups)
+        convolve = _CONVOLVE[self.dims]
+        return convolve(x, weight, bias, self.stride, self.pad.rest, self.dilation, self.groups)
 
     def _add_bias(self, y: Tensor) -> Tensor:
-        return y if self.bias is None else y + self.bias.reshape(-1, 1, 1)
+        return y if self.bias is None else y + self.bias.reshape(-1, *[1] * self.dims)
 
     def dense_weight(self) -> Tensor:
         """The convolutions as the weight of one ordinary convolution, without groups; zeros where there is no
@@ -228,22 +260,12 @@ class FFC2d(nn.Module):
         Shape:
             (C_out, C_in, *kernel_size), differentiable in the parts.
         """
-        # Missing blocks are padded: zeros joined by cat would come in another memory format than the parts.
-        rows = []
-        for row in ((self.weight_l2l, self.weight_g2l), (self.weight_l2g, None)):
-            parts = [ungroup(weight, self.groups) for weight in row if weight is not None]
-            if parts:
-                sides = zip(row, (self.in_local, self.in_global), strict=True)
-                missing = [inputs if weight is None else 0 for weight, inputs in sides]
-                joined = torch.cat(parts, dim=1)
-                rows.append(F.pad(joined, (0, 0, 0, 0, *missing)) if any(missing) else joined)
-        if not rows:
-            like = next(self.parameters())
-            return like.new_zeros(self.out_channels, self.in_channels, *self.kernel_size)
-        dense = torch.cat(rows, dim=0)
-        if self.weight_l2g is None and self.out_global:
-            dense = F.pad(dense, (0, 0, 0, 0, 0, 0, 0, self.out_global))
-        return dense
+        shape = (self.out_channels, self.in_channels, *self.kernel_size)
+        weights = (self.weight_l2l, self.weight_g2l, self.weight_l2g)
+        if all(weight is None for weight in weights):
+            return next(self.parameters()).new_zeros(shape)
+        blocks = [None if weight is None else ungroup(weight, self.groups) for weight in weights]
+        return join_blocks(shape, (self.out_local, self.in_local), *blocks)
 
     @torch.no_grad()
     def load_dense_weight(self, weight: Tensor, bias: Tensor | None = None) -> None:
@@ -287,15 +309,56 @@ class FFC2d(nn.Module):
             f"ratio_in={self.ratio_in:g}, ratio_out={self.ratio_out:g}, lfu={self.lfu}"
         )
         defaults = {
-            "padding": (0, 0),
-            "dilation": (1, 1),
+            "padding": (0,) * self.dims,
+            "dilation": (1,) * self.dims,
             "groups": 1,
             "padding_mode": "zeros",
             "local_to_global": True,
             "global_to_local": True,
+            "spectral_dims": AXIS_NAMES[self.dims][-2:],
         }
         changed = {
             name: getattr(self, name) for name, value in defaults.items() if getattr(self, name) != value
         }
         text += "".join(f", {name}={value!r}" for name, value in changed.items())
         return text if self.bias is not None else f"{text}, bias=False"
+
+
+class FFC1d(FFCNd):
+    """Fast Fourier Convolution of sequences; all else is :class:`FFCNd`'s.
+
+    Shape:
+        x (N, C_in, L) -> (N, C_out, L_out), sizes as for ``nn.Conv1d``.
+    Example:
+        >>> FFC1d(64, 128, 3, stride=2, padding=1)(torch.zeros(1, 64, 15)).shape
+        torch.Size([1, 128, 8])
+    """
+
+    dims = 1
+
+
+class FFC2d(FFCNd):
+    """Fast Fourier Convolution of images; all else is :class:`FFCNd`'s.
+
+    Shape:
+        x (N, C_in, H, W) -> (N, C_out, H_out, W_out), sizes as for ``nn.Conv2d``.
+    Example:
+        >>> FFC2d(64, 128, 3, stride=2, padding=1)(torch.zeros(1, 64, 15, 9)).shape
+        torch.Size([1, 128, 8, 5])
+    """
+
+    dims = 2
+
+
+class FFC3d(FFCNd):
+    """Fast Fourier Convolution of videos, by default with the transform of each frame; all else is
+    :class:`FFCNd`'s.
+
+    Shape:
+        x (N, C_in, T, H, W) -> (N, C_out, T_out, H_out, W_out), sizes as for ``nn.Conv3d``.
+    Example:
+        >>> FFC3d(16, 32, (3, 1, 1), (1, 2, 2), (1, 0, 0))(torch.zeros(1, 16, 4, 15, 9)).shape
+        torch.Size([1, 32, 4, 8, 5])
+    """
+
+    dims = 3

@@ -1,13 +1,17 @@
-"""Two-dimensional real Fourier transforms of feature maps, as interleaved real channels.
+"""Real Fourier transforms of feature maps over some of their axes, as interleaved real channels.
 
-A spectrum of C channels is one real tensor of 2C channels, [re0, im0, re1, im1, ...], over the half plane
-``Wf = W // 2 + 1``. With channels last in memory the complex tensor's real view is already in that order, so
-that packing and unpacking copy nothing.
+A spectrum of C channels is one real tensor of 2C channels, [re0, im0, re1, im1, ...], over half of the last
+transformed axis, for an image ``Wf = W // 2 + 1``. With channels last in memory the complex tensor's real
+view is already in that order, so that packing and unpacking copy nothing.
 
-The inverse takes any spectrum, Hermitian or not: an inverse complex transform over H, then a complex-to-real
-one over W, which ignores the imaginary part of the columns kx = 0 and, for even W, kx = W / 2.
+The inverse takes any spectrum, Hermitian or not: an inverse complex transform over all axes but the last one,
+for an image over H, then a complex-to-real one over W, which ignores the imaginary part of the columns kx = 0
+and, for even W, kx = W / 2.
 
-Each backward pass is the other transform with weighted columns, where the derivative of ``torch.fft.rfft2``
+Transformed axes are named by their numbers in the tensor, ascending: (2, 3) for images (N, C, H, W), (3, 4)
+for each frame of videos (N, C, T, H, W).
+
+Each backward pass is the other transform with weighted columns, where the derivative of ``torch.fft.rfftn``
 pads to the full complex spectrum. Both are operators (``torch.ops.ffconv``), so that a compiler sees real
 tensors only; an exporter gets the transforms of ``torch.fft``, so that what it writes does not need this
 package.
@@ -16,110 +20,155 @@ package.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ffconv.ops import native
+
 LOW_PRECISION = (torch.float16, torch.bfloat16)
 
 
-def rfft2(x: Tensor) -> Tensor:
-    """Orthonormal half spectrum over the last two axes, interleaved.
+def rfftn(x: Tensor, axes: Sequence[int]) -> Tensor:
+    """Orthonormal half spectrum over the given axes, interleaved.
 
     Half-precision input is transformed in float32. Under float16 autocast the spectrum is divided by sqrt(H
     W), so that the channel mixing which follows stays within float16's range: the constant coefficient is
     then the map's mean. :func:`restore_scale` undoes it.
 
     Shape:
-        x (N, C, H, W) -> (N, 2C, H, Wf), any H, W >= 1; float32 or float64.
+        x (N, C, *size) -> (N, 2C, *size), with n // 2 + 1 in place of n along the last of the axes; float32
+        or float64. For images (N, C, H, W) -> (N, 2C, H, Wf), any H, W >= 1.
     """
     if x.dtype in LOW_PRECISION:
         x = x.float()
     if _float16_autocast(x.device.type):
-        x = x / math.sqrt(x.shape[-2] * x.shape[-1])
-    return _rfft2(x) if _exporting() else _rfft2_operator(x)
+        x = x / math.sqrt(math.prod(x.shape[axis] for axis in axes))
+    return _rfftn(x, axes) if _exporting() else _rfftn_operator(x, axes)
 
 
-def restore_scale(spectrum: Tensor, width: int) -> Tensor:
-    """Undo the scale of :func:`rfft2` after a linear channel mixing, and return to float32 or float64.
+def restore_scale(spectrum: Tensor, axes: Sequence[int], width: int) -> Tensor:
+    """Undo the scale of :func:`rfftn` after a linear channel mixing, and return to float32 or float64.
 
     Shape:
-        spectrum (N, C, H, Wf) -> the same; ``width`` is W of the map.
+        spectrum (N, C, H, Wf) -> the same; ``width`` is W of the map, its size along the last of the axes.
     """
     if spectrum.dtype in LOW_PRECISION:
         spectrum = spectrum.float()
     if _float16_autocast(spectrum.device.type):
-        spectrum = spectrum * math.sqrt(spectrum.shape[-2] * width)
+        spectrum = spectrum * math.sqrt(math.prod(spectrum.shape[axis] for axis in axes[:-1]) * width)
     return spectrum
 
 
-def irfft2(spectrum: Tensor, width: int) -> Tensor:
-    """Inverse of :func:`rfft2` for any interleaved half spectrum.
+def irfftn(spectrum: Tensor, axes: Sequence[int], width: int) -> Tensor:
+    """Inverse of :func:`rfftn` for any interleaved half spectrum.
 
     Shape:
-        spectrum (N, 2C, H, Wf) -> (N, C, H, width), with Wf = width // 2 + 1; float32 or float64.
+        spectrum (N, 2C, H, Wf) -> (N, C, H, width), with Wf = width // 2 + 1 and ``width`` the size along the
+        last of the axes; float32 or float64.
     """
-    return _irfft2(spectrum, width) if _exporting() else _irfft2_operator(spectrum, width)
+    return _irfftn(spectrum, axes, width) if _exporting() else _irfftn_operator(spectrum, axes, width)
 
 
-def _rfft2(x: Tensor) -> Tensor:
-    spectrum = torch.fft.rfft2(x.permute(0, 2, 3, 1), dim=(1, 2), norm="ortho").contiguous()  # (N, H, Wf, C)
-    return torch.view_as_real(spectrum).flatten(3).permute(0, 3, 1, 2)
+def _rfftn(x: Tensor, axes: Sequence[int]) -> Tensor:
+    planes = None if _exporting() else _planes(x, axes)
+    if planes is not None and native.suits(planes, *planes.shape[2:]):
+        return _like(native.rfft2(planes), x)
+    behind = [axis - 1 for axis in axes]  # once the channels are the last axis
+    spectrum = torch.fft.rfftn(x.movedim(1, -1), dim=behind, norm="ortho").contiguous()  # (N, H, Wf, C)
+    return torch.view_as_real(spectrum).flatten(-2).movedim(-1, 1)
 
 
-def _irfft2(spectrum: Tensor, width: int) -> Tensor:
-    pairs = spectrum.permute(0, 2, 3, 1).contiguous().unflatten(-1, (-1, 2))  # (N, H, Wf, C, 2)
-    columns = torch.fft.ifft(torch.view_as_complex(pairs), dim=1, norm="ortho")
-    return torch.fft.irfft(columns, n=width, dim=2, norm="ortho").contiguous().permute(0, 3, 1, 2)
+def _irfftn(spectrum: Tensor, axes: Sequence[int], width: int) -> Tensor:
+    planes = None if _exporting() else _planes(spectrum, axes)
+    if planes is not None and native.suits(planes, planes.shape[2], width):
+        return _like(native.irfft2(planes, (planes.shape[2], width)), spectrum)
+    *others, last = [axis - 1 for axis in axes]
+    pairs = spectrum.movedim(1, -1).contiguous().unflatten(-1, (-1, 2))  # (N, H, Wf, C, 2)
+    columns = torch.view_as_complex(pairs)
+    if others:
+        columns = torch.fft.ifftn(columns, dim=others, norm="ortho")
+    return torch.fft.irfft(columns, n=width, dim=last, norm="ortho").contiguous().movedim(-1, 1)
 
 
-@torch.library.custom_op("ffconv::rfft2", mutates_args=())
-def _rfft2_operator(x: Tensor) -> Tensor:
-    return _rfft2(x)
+def _planes(x: Tensor, axes: Sequence[int]) -> Tensor | None:
+    """Sequences, and each frame of a video, as images (N, C, H, W); None where other axes are transformed."""
+    match x.dim(), *axes:
+        case (3, 2):
+            return x.unsqueeze(2)
+        case (4, 2, 3):
+            return x
+        case (5, 3, 4):
+            return x.transpose(1, 2).flatten(0, 1)
+    return None
 
 
-@torch.library.custom_op("ffconv::irfft2", mutates_args=())
-def _irfft2_operator(spectrum: Tensor, width: int) -> Tensor:
-    return _irfft2(spectrum, width)
+def _like(images: Tensor, x: Tensor) -> Tensor:
+    """Undo :func:`_planes` of x."""
+    match x.dim():
+        case 3:
+            return images.squeeze(2)
+        case 5:
+            return images.unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)
+    return images
 
 
-@_rfft2_operator.register_fake
-def _(x: Tensor) -> Tensor:
-    N, C, H, W = x.shape
-    return x.new_empty(N, H, W // 2 + 1, 2 * C).permute(0, 3, 1, 2)
+@torch.library.custom_op("ffconv::rfftn", mutates_args=())
+def _rfftn_operator(x: Tensor, axes: Sequence[int]) -> Tensor:
+    return _rfftn(x, axes)
 
 
-@_irfft2_operator.register_fake
-def _(spectrum: Tensor, width: int) -> Tensor:
-    N, C, H, _ = spectrum.shape
-    return spectrum.new_empty(N, H, width, C // 2).permute(0, 3, 1, 2)
+@torch.library.custom_op("ffconv::irfftn", mutates_args=())
+def _irfftn_operator(spectrum: Tensor, axes: Sequence[int], width: int) -> Tensor:
+    return _irfftn(spectrum, axes, width)
 
 
-def _remember_width(ctx: Any, inputs: tuple, output: Tensor) -> None:
-    ctx.width = inputs[0].shape[-1] if len(inputs) == 1 else inputs[1]
+@_rfftn_operator.register_fake
+def _(x: Tensor, axes: Sequence[int]) -> Tensor:
+    return _empty(x, 2 * x.shape[1], axes[-1], x.shape[axes[-1]] // 2 + 1)
 
 
-def _rfft2_backward(ctx: Any, grad: Tensor) -> Tensor:
+@_irfftn_operator.register_fake
+def _(spectrum: Tensor, axes: Sequence[int], width: int) -> Tensor:
+    return _empty(spectrum, spectrum.shape[1] // 2, axes[-1], width)
+
+
+def _empty(like: Tensor, channels: int, axis: int, width: int) -> Tensor:
+    """A map of so many channels, last in memory, that is ``width`` wide along the axis and else like this
+    one."""
+    size = [*like.shape[2:axis], width, *like.shape[axis + 1 :]]
+    return like.new_empty(like.shape[0], *size, channels).movedim(-1, 1)
+
+
+def _remember_axes(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    ctx.axes = inputs[1]
+    ctx.width = inputs[2] if len(inputs) == 3 else inputs[0].shape[ctx.axes[-1]]
+
+
+def _rfftn_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
     # The inverse counts each inner column twice, for the half plane that is left out; a gradient counts once.
-    return irfft2(grad * _inner_columns(0.5, ctx.width, grad), ctx.width)
+    weighted = grad * _inner_columns(0.5, ctx.width, grad, ctx.axes[-1])
+    return irfftn(weighted, ctx.axes, ctx.width), None
 
 
-def _irfft2_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-    spectrum = rfft2(grad)
-    return spectrum * _inner_columns(2.0, ctx.width, spectrum), None
+def _irfftn_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    spectrum = rfftn(grad, ctx.axes)
+    return spectrum * _inner_columns(2.0, ctx.width, spectrum, ctx.axes[-1]), None, None
 
 
-_rfft2_operator.register_autograd(_rfft2_backward, setup_context=_remember_width)
-_irfft2_operator.register_autograd(_irfft2_backward, setup_context=_remember_width)
+_rfftn_operator.register_autograd(_rfftn_backward, setup_context=_remember_axes)
+_irfftn_operator.register_autograd(_irfftn_backward, setup_context=_remember_axes)
 
 
-def _inner_columns(weight: float, width: int, like: Tensor) -> Tensor:
-    """(Wf,) of 1 for the columns that are their own conjugates, kx = 0 and W / 2, and ``weight`` for the
-    others."""
+def _inner_columns(weight: float, width: int, like: Tensor, axis: int) -> Tensor:
+    """1 for the columns that are their own conjugates, kx = 0 and W / 2, ``weight`` for the others; (Wf,),
+    shaped to lie along the axis."""
     column = torch.arange(width // 2 + 1, device=like.device)
     own = (column == 0) | (2 * column == width)
-    return torch.where(own, 1.0, weight).to(like.dtype)
+    weights = torch.where(own, 1.0, weight).to(like.dtype)
+    return weights.reshape(-1, *[1] * (like.dim() - axis - 1))
 
 
 def _exporting() -> bool:

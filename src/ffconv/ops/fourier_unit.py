@@ -8,20 +8,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ffconv.ops.fourier import LOW_PRECISION, irfft2, restore_scale, rfft2
+from ffconv.ops.axes import IMAGE, Axes
+from ffconv.ops.fourier import LOW_PRECISION, irfftn, restore_scale, rfftn
+from ffconv.ops.parts import parts_to_channels, tile
 
 # What branches on sizes, types or autocast is one node for torch.fx.
-torch.fx.wrap("rfft2")
+torch.fx.wrap("rfftn")
 torch.fx.wrap("restore_scale")
-torch.fx.wrap("irfft2")
-torch.fx.wrap("_quadrants_to_channels")
-torch.fx.wrap("_tile")
+torch.fx.wrap("irfftn")
+torch.fx.wrap("parts_to_channels")
+torch.fx.wrap("tile")
 
 
 class FourierUnit(nn.Module):
     """Fourier Unit: a 1x1 convolution on the real half spectrum of the map.
 
-        y = irfft2(relu(bn(conv(rfft2(x)))))        norm="ortho"
+        y = irfftn(relu(bn(conv(rfftn(x)))))        norm="ortho"
 
     The spectrum has 2C real channels in interleaved order, [re0, im0, re1, im1, ...].
 
@@ -38,8 +40,10 @@ class FourierUnit(nn.Module):
         in_channels: C_in, positive.
         out_channels: C_out, positive.
         groups: blocks of the 1x1 convolution; divides both. A group holds both parts of its channels.
+        axes: what is transformed, by default an image; of a video, its frames or its time as well, with a
+            convolution that may reach over neighbouring frames.
     Shape:
-        x (N, C_in, H, W) -> (N, C_out, H, W), any H, W >= 1.
+        x (N, C_in, H, W) -> (N, C_out, H, W), any H, W >= 1; or as many axes as ``axes`` has.
     Raises:
         ValueError: if groups does not divide the channels.
     Example:
@@ -53,6 +57,7 @@ class FourierUnit(nn.Module):
         out_channels: int,
         groups: int = 1,
         *,
+        axes: Axes = IMAGE,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -61,11 +66,10 @@ class FourierUnit(nn.Module):
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.groups = groups
+        self.axes = axes
         at_least_float32 = {"device": device, "dtype": torch.float32 if dtype in LOW_PRECISION else dtype}
-        self.conv = nn.Conv2d(
-            2 * in_channels, 2 * out_channels, 1, groups=groups, bias=False, **at_least_float32
-        )
-        self.bn = nn.BatchNorm2d(2 * out_channels, **at_least_float32)
+        self.conv = axes.mixing(2 * in_channels, 2 * out_channels, groups, **at_least_float32)
+        self.bn = axes.norm(2 * out_channels, **at_least_float32)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -74,9 +78,10 @@ class FourierUnit(nn.Module):
         self.bn.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
-        width = x.shape[-1]
-        spectrum = restore_scale(self.conv(rfft2(x)), width)  # (N, 2C_out, H, Wf)
-        return irfft2(F.relu(self.bn(spectrum)), width).to(x.dtype)
+        axes = self.axes.spectral
+        width = x.shape[axes[-1]]
+        spectrum = restore_scale(self.conv(rfftn(x, axes)), axes, width)  # (N, 2C_out, H, Wf)
+        return irfftn(F.relu(self.bn(spectrum)), axes, width).to(x.dtype)
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, {self.out_channels}, groups={self.groups}"
@@ -93,7 +98,9 @@ class LocalFourierUnit(FourierUnit):
     """Local Fourier Unit: one Fourier Unit over the four quadrants of a quarter of the channels.
 
     The first ceil(C_in / 4) channels are cut into 2x2 quadrants, which become channels in the order top left,
-    bottom left, top right, bottom right; the unit's output is laid out 2x2 over the map.
+    bottom left, top right, bottom right; the unit's output is laid out 2x2 over the map. Where n axes other
+    than two are transformed, each of them is halved: 2^n parts of the first ceil(C_in / 2^n) channels, the
+    first axis changing fastest.
 
     Reference: Chi et al., NeurIPS 2020, Sec. 3.3, Fig. 3.
     Deviation: an odd side, where the authors' code fails, is padded by its last row or column, and the result
@@ -103,8 +110,9 @@ class LocalFourierUnit(FourierUnit):
         in_channels: C_in, positive.
         out_channels: C_out, positive.
         groups: blocks of the 1x1 convolution; divides 4 ceil(C_in / 4) and C_out.
+        axes: as for :class:`FourierUnit`.
     Shape:
-        x (N, C_in, H, W) -> (N, C_out, H, W), any H, W >= 1.
+        x (N, C_in, H, W) -> (N, C_out, H, W), any H, W >= 1; or as many axes as ``axes`` has.
     Raises:
         ValueError: if groups does not divide the channels.
     """
@@ -115,16 +123,20 @@ class LocalFourierUnit(FourierUnit):
         out_channels: int,
         groups: int = 1,
         *,
+        axes: Axes = IMAGE,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        self.cut_channels = -(-in_channels // 4)
-        super().__init__(4 * self.cut_channels, out_channels, groups, device=device, dtype=dtype)
+        parts = 2 ** len(axes.spectral)
+        self.cut_channels = -(-in_channels // parts)
+        factory = {"device": device, "dtype": dtype}
+        super().__init__(parts * self.cut_channels, out_channels, groups, axes=axes, **factory)
         self.in_channels = in_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        quadrants = _quadrants_to_channels(x[:, : self.cut_channels])
-        return _tile(super().forward(quadrants), x.shape[-2], x.shape[-1])
+        axes = self.axes.spectral
+        parts = parts_to_channels(x[:, : self.cut_channels], axes)
+        return tile(super().forward(parts), axes, [x.shape[axis] for axis in axes])
 
 
 def check_groups(groups: int, **channels: int) -> None:
@@ -134,24 +146,3 @@ def check_groups(groups: int, **channels: int) -> None:
             raise ValueError(f"{name}={count} must be positive")
         if groups < 1 or count % groups:
             raise ValueError(f"groups={groups} must divide {name}={count}")
-
-
-def _quadrants_to_channels(x: Tensor) -> Tensor:
-    """(N, q, H, W) -> (N, 4q, ceil(H / 2), ceil(W / 2))."""
-    H, W = x.shape[-2:]
-    h, w = (H + 1) // 2, (W + 1) // 2
-    if torch.compiler.is_compiling() or H % 2 or W % 2:
-        # Padding by nothing costs a copy, a branch on the parity would be a guard for dynamic shapes.
-        x = F.pad(x, (0, 2 * w - W, 0, 2 * h - H), mode="replicate")
-    left, right = x[..., :w], x[..., w:]
-    return torch.cat([left[..., :h, :], left[..., h:, :], right[..., :h, :], right[..., h:, :]], dim=1)
-
-
-def _tile(x: Tensor, height: int, width: int) -> Tensor:
-    if torch.compiler.is_exporting():  # cropping would be a guard for dynamic shapes
-        rows = torch.arange(height, device=x.device) % x.shape[-2]
-        columns = torch.arange(width, device=x.device) % x.shape[-1]
-        return x[..., rows[:, None], columns]
-    # The unit's output has its channels last in memory; repeat would lay it out anew.
-    tiled = x.permute(0, 2, 3, 1).repeat(1, 2, 2, 1).permute(0, 3, 1, 2)
-    return tiled[..., :height, :width]

@@ -52,6 +52,52 @@ class Geometry:
         )
 
 
+@dataclass(frozen=True)
+class Padding:
+    """How a map is padded before a convolution, and what is left to the convolution itself.
+
+    Args:
+        steps: (mode, pads as ``F.pad`` takes them), one after the other.
+        rest: the convolution's ``padding``.
+    """
+
+    steps: tuple[tuple[str, tuple[int, ...]], ...]
+    rest: str | tuple[int, ...]
+
+    @classmethod
+    def of(cls, padding: str | tuple[int, ...], geometry: Geometry, modes: tuple[str, ...]) -> Padding:
+        """The padding of a convolution with one padding mode an axis.
+
+        Args:
+            padding: the convolution's argument; zeros alone are left to it as they are.
+            geometry: its pads.
+            modes: "zeros" or a mode of ``F.pad``.
+        """
+        if set(modes) == {"zeros"}:
+            return cls((), padding)
+        rest = tuple(
+            before if mode == "zeros" and before == after else 0
+            for mode, (before, after) in zip(modes, geometry.pads, strict=True)
+        )
+        steps = []
+        for mode in dict.fromkeys(modes):
+            pads = [
+                pair if own == mode and not own_rest else (0, 0)
+                for pair, own, own_rest in zip(geometry.pads, modes, rest, strict=True)
+            ]
+            if any(map(any, pads)):
+                # F.pad counts axes from the last one.
+                flat = tuple(pad for pair in reversed(pads) for pad in pair)
+                steps.append(("constant" if mode == "zeros" else mode, flat))
+        return cls(tuple(steps), rest)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The map as the convolution is to read it."""
+        for mode, pads in self.steps:
+            x = F.pad(x, pads, mode=mode)
+        return x
+
+
 def aligned_avg_pool(x: Tensor, geometry: Geometry) -> Tensor:
     """Average pooling with the output grid of a convolution.
 

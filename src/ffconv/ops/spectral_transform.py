@@ -6,10 +6,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ffconv.ops import fused
+from ffconv.ops.axes import IMAGE, Axes
+from ffconv.ops.engine import add_to_global
 from ffconv.ops.fourier_unit import FourierUnit, LocalFourierUnit, check_groups
 from ffconv.ops.geometry import Geometry, aligned_avg_pool
 
+# What branches on sizes is one node for torch.fx.
 torch.fx.wrap("aligned_avg_pool")
+torch.fx.wrap("add_to_global")
+
+_PLAIN = (nn.Conv2d, nn.BatchNorm2d, FourierUnit, LocalFourierUnit)
 
 
 class SpectralTransform(nn.Module):
@@ -29,7 +36,8 @@ class SpectralTransform(nn.Module):
         groups: blocks of the three 1x1 convolutions; divides C_in, C_out and c.
         lfu: whether the Local Fourier Unit takes part.
         geometry: the convolution whose output grid the transform follows; by default that of a 1x1
-        convolution of ``stride``.
+            convolution of ``stride``.
+        axes: what is transformed, by default an image.
     Shape:
         x (N, C_in, H, W) -> (N, C_out, ceil(H / stride), ceil(W / stride)), or the geometry's output size.
     Raises:
@@ -45,6 +53,7 @@ class SpectralTransform(nn.Module):
         lfu: bool = True,
         *,
         geometry: Geometry | None = None,
+        axes: Axes = IMAGE,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -52,12 +61,13 @@ class SpectralTransform(nn.Module):
         factory = {"device": device, "dtype": dtype}
         hidden = max(1, out_channels // 2)
         check_groups(groups, in_channels=in_channels, out_channels=out_channels, hidden_channels=hidden)
-        self.geometry = geometry or Geometry((1, 1), (stride, stride), ((0, 0), (0, 0)), (1, 1))
-        self.conv1 = nn.Conv2d(in_channels, hidden, 1, groups=groups, bias=False, **factory)
-        self.bn1 = nn.BatchNorm2d(hidden, **factory)
-        self.fu = FourierUnit(hidden, hidden, groups, **factory)
-        self.lfu = LocalFourierUnit(hidden, hidden, groups, **factory) if lfu else None
-        self.conv2 = nn.Conv2d(hidden, out_channels, 1, groups=groups, bias=False, **factory)
+        ones = (1,) * axes.dims
+        self.geometry = geometry or Geometry(ones, (stride,) * axes.dims, ((0, 0),) * axes.dims, ones)
+        self.conv1 = axes.mixing(in_channels, hidden, groups, **factory)
+        self.bn1 = axes.norm(hidden, **factory)
+        self.fu = FourierUnit(hidden, hidden, groups, axes=axes, **factory)
+        self.lfu = LocalFourierUnit(hidden, hidden, groups, axes=axes, **factory) if lfu else None
+        self.conv2 = axes.mixing(hidden, out_channels, groups, **factory)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -69,9 +79,26 @@ class SpectralTransform(nn.Module):
         if self.lfu is not None:
             self.lfu.reset_parameters()
 
-    def forward(self, x: Tensor) -> Tensor:
-        h = F.relu(self.bn1(self.conv1(aligned_avg_pool(x, self.geometry))))
-        mixed = h + self.fu(h)
-        if self.lfu is not None:
-            mixed = mixed + self.lfu(h)
-        return self.conv2(mixed)
+    def forward(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
+        """The transform of x, or a map with it added to its last channels; that map is given away."""
+        x = aligned_avg_pool(x, self.geometry)
+        units = [unit for unit in (self.fu, self.lfu) if unit is not None]
+        if self._runs_as_one(x):
+            layers = [(self.conv1, self.bn1), *((unit.conv, unit.bn) for unit in units)]
+            return fused.spectral_transform(x, onto, layers, self.conv2.weight)
+        h = F.relu(self.bn1(self.conv1(x)))
+        mixed = h
+        for unit in units:
+            mixed = mixed + unit(h)
+        z = self.conv2(mixed)
+        return z if onto is None else add_to_global(onto, z)
+
+    def _runs_as_one(self, x: Tensor) -> bool:
+        """Whether nobody looks between the modules, and none is another than was built."""
+        if self.conv1.groups > 1 or not fused.suits(x, local=self.lfu is not None):
+            return False
+        return all(
+            type(module) in _PLAIN and not (module._forward_hooks or module._forward_pre_hooks)
+            for module in self.modules()
+            if module is not self
+        )
