@@ -220,6 +220,14 @@ def test_a_network_gets_colour_images() -> None:
     assert image.shape == (2, 3, 32, 48)
 
 
+def test_a_network_of_clips_gets_clips_with_channels_last() -> None:
+    subject = network_subject(NetworkSpec("c2d_resnet18", {"num_classes": 2}))
+    work = Work(subject, Setting(batch_size=1, size=(32, 32)), "channels last")
+    assert work._inputs.shape == (1, 3, 8, 32, 32)
+    assert work._inputs.is_contiguous(memory_format=torch.channels_last_3d)
+    work()
+
+
 def test_the_report_names_units_machine_and_method() -> None:
     measured = Measurement("a", "b", Setting(), "contiguous", (1.0, 2.0, 3.0), 8.0, 1.5, 2.0)
     environment = describe_environment(torch.device("cpu"))

@@ -14,7 +14,7 @@ from ffconv.analysis.complexity import Complexity, count_complexity
 from ffconv.analysis.definition import Part
 from ffconv.analysis.networks import NetworkSpec
 from ffconv.errors import InputError
-from ffconv.ops import FFC2d, FourierUnit, LocalFourierUnit, SpectralTransform
+from ffconv.ops import FFC2d, FFC3d, FourierUnit, LocalFourierUnit, SpectralTransform
 
 # In 10^9 multiply-adds at 224 x 224: ratio, LFU, convolutions and linear layer, zero block.
 RESNET50 = [
@@ -56,6 +56,14 @@ def test_parameters_of_the_parts_add_up_to_the_network(name: str) -> None:
     assert count_complexity(model).total().parameters == expected
 
 
+def test_gates_between_the_paths_are_counted() -> None:
+    model = timm.create_model("lama_generator", width=8, blocks=1, gated=True)
+    counted = count_complexity(model, (4, 64, 64))
+    assert counted.total().parameters == sum(parameter.numel() for parameter in model.parameters())
+    gate = parts(counted)["blocks.0.conv1.gate"]
+    assert gate.multiply_adds == 2 * 64 * 8 * 8
+
+
 @pytest.mark.parametrize(("ratio", "lfu", "multiply_adds", "zero_block"), RESNET50)
 def test_ffc_resnet50_has_the_published_counts(
     ratio: float, lfu: bool, multiply_adds: float, zero_block: float
@@ -84,6 +92,35 @@ def test_every_path_of_an_ffc_costs_its_weight_at_every_output_position() -> Non
 def test_groups_leave_no_zero_block() -> None:
     ffc = FFC2d(16, 16, 3, padding=1, groups=2, ratio=0.5)
     assert count_complexity(ffc, (16, 8, 8)).total().zero_block == 0
+
+
+def test_of_clips_every_frame_counts_and_kernels_in_time_are_inside_the_transform() -> None:
+    ffc = FFC3d(8, 8, (3, 1, 1), padding=(1, 0, 0), ratio=0.5, lfu=False)
+    found = parts(count_complexity(ffc, (8, 4, 6, 7)))
+    assert found["l2l"].multiply_adds == 4 * 4 * 3 * 4 * 42
+    assert found["spectral.conv1"].multiply_adds == 4 * 2 * 3 * 4 * 42
+    assert found["spectral.fu"].multiply_adds == 4 * 4 * 3 * 4 * (6 * 4)
+    assert found["spectral.fu"].fft == round(4 * 4 * 1.25 * 42 * math.log2(42))
+    assert found["spectral.conv2"].output == (4, 4, 6, 7)
+
+
+def test_a_transform_over_time_too_spans_the_clip() -> None:
+    ffc = FFC3d(8, 8, 1, ratio=0.5, spectral_dims=("t", "h", "w"))
+    found = parts(count_complexity(ffc, (8, 4, 6, 7)))
+    assert found["spectral.fu"].multiply_adds == 4 * 4 * 4 * 6 * 4
+    assert found["spectral.fu"].fft == round(4 * 1.25 * 168 * math.log2(168))
+    assert found["spectral.lfu"].multiply_adds == 16 * 4 * 2 * 3 * 3
+
+
+def test_a_transposed_convolution_costs_its_weight_at_every_input_position() -> None:
+    conv = nn.ConvTranspose2d(6, 4, 4, stride=2, padding=1, groups=2, bias=False)
+    part = count_complexity(conv, (6, 5, 7)).total()
+    assert part.multiply_adds == 6 * 2 * 4 * 4 * 5 * 7
+    assert part.multiply_adds + part.transposed == 6 * 2 * 4 * 4 * 10 * 14
+
+
+def test_other_convolutions_have_no_transposed_part() -> None:
+    assert count_complexity(nn.Conv2d(3, 4, 3, stride=2), (3, 9, 9)).total().transposed == 0
 
 
 def test_a_path_switched_off_costs_nothing() -> None:

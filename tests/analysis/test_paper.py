@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ffconv.analysis.networks import NetworkSpec
 from ffconv.analysis.paper import Comparison, PaperRow, PaperTable, compare, paper_tables
 from ffconv.analysis.paper_formulas import LayerShape, compare_formulas
 from ffconv.analysis.paper_reports import formulas_report, paper_report
@@ -44,6 +45,75 @@ def test_full_transforms_would_overshoot_at_ratio_one(comparisons: dict[int, lis
     assert ratio_one.ours is not None
     assert ratio_one.with_norms is not None
     assert rounded(ratio_one.with_norms + ratio_one.ours.fft, 1e9) == 5.7
+
+
+def test_table_5_parameters_agree_to_the_printed_digit_and_multiply_adds_to_a_percent_and_a_half() -> None:
+    rows = tuple(row for row in TABLES[5].rows if row.source == "ours")
+    assert len(rows) == 8
+    for comparison in compare(PaperTable(5, "", rows)):
+        row, ours = comparison.row, comparison.ours
+        assert ours is not None
+        assert row.parameters is not None
+        assert row.multiply_adds is not None
+        assert ours.multiply_adds / 1e9 == pytest.approx(row.multiply_adds, rel=0.015), comparison.model
+        if not row.why:
+            assert rounded(ours.parameters, 1e6) == row.parameters, comparison.model
+
+
+# Of the networks of Table 5: multiply-adds in 10^9, parameters in 10^6.
+VIDEO = {
+    "c2d_resnet50": (19.49, 24.33),
+    "c2d_resnet50_nl": (30.70, 31.69),
+    "i3d_resnet50": (28.41, 28.04),
+    "i3d_resnet50_nl": (39.62, 35.40),
+    "ffc_c2d_resnet50,lfu=false": (19.91, 24.87),
+    "ffc_c2d_resnet50_nl,lfu=false": (31.12, 32.23),
+    "ffc_i3d_resnet50_nl,lfu=false": (39.99, 35.94),
+}
+
+
+def test_table_5_counts_convolutions_linear_layers_and_attention() -> None:
+    rows = tuple(row for row in TABLES[5].rows if row.model in VIDEO)
+    found = {
+        comparison.model: (
+            round(comparison.ours.multiply_adds / 1e9, 2),
+            round(comparison.ours.parameters / 1e6, 2),
+        )
+        for comparison in compare(PaperTable(5, "", rows))
+        if comparison.ours is not None
+    }
+    assert found == VIDEO
+
+
+# Of SimpleBaseline: parameters in 10^6, multiply-adds in 10^9 at 256x192 and 384x288.
+POSE = {
+    "pose_resnet50": (34.0, 5.43, 12.21),
+    "pose_resnet101": (53.0, 9.06, 20.39),
+    "pose_resnet152": (68.6, 12.70, 28.57),
+}
+
+
+def test_table_6_counts_simple_baseline_at_both_sizes() -> None:
+    table = PaperTable(6, "", tuple(row for row in TABLES[6].rows if row.model in POSE))
+    found: dict[str, list[float]] = {}
+    for comparison in compare(table):
+        assert comparison.ours is not None
+        figures = found.setdefault(comparison.model, [round(comparison.ours.parameters / 1e6, 1)])
+        figures.append(round(comparison.ours.multiply_adds / 1e9, 2))
+    assert {name: tuple(figures) for name, figures in found.items()} == POSE
+
+
+def test_table_6_says_how_the_public_counts_come_about() -> None:
+    row = PaperRow("A", "baseline", (3, 256, 192), model="pose_resnet101", public=12.4)
+    table = paper_report(PaperTable(6, "", (row,))).table
+    cells = dict(zip(table.columns, table.rows[0], strict=True))
+    assert (cells["public\n(2^30)"], cells["as the\npublic"]) == ("12.4", "12.38")
+
+
+def test_every_network_of_table_6_can_be_built() -> None:
+    models = [row.model for row in TABLES[6].rows if row.model]
+    assert len(models) == 12
+    assert all(NetworkSpec.parse(model).available for model in models)
 
 
 def test_a_network_nobody_can_build_is_said_to_be_missing() -> None:

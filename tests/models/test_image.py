@@ -73,7 +73,7 @@ def resnet18() -> nn.Module:
 
 
 def test_all_are_registered():
-    assert {name for name in list_models("ffc_*") if is_model(name)} == set(NETWORKS)
+    assert {name for name in list_models("ffc_*", module="image") if is_model(name)} == set(NETWORKS)
 
 
 @pytest.mark.parametrize(("name", "ratio", "lfu"), MILLIONS)

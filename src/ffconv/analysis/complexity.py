@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvTransposeNd
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -44,6 +45,7 @@ class Complexity:
             fft=sum(part.fft for part in self.parts),
             zero_block=sum(part.zero_block for part in self.parts),
             normalised=sum(part.normalised for part in self.parts),
+            transposed=sum(part.transposed for part in self.parts),
         )
 
     def grouped(self, depth: int) -> Complexity:
@@ -166,4 +168,15 @@ def _part(name: str, module: nn.Module, own: set[nn.Parameter], run: _Run) -> Pa
         parameters=sum(parameter.numel() for parameter in own),
         multiply_adds=run.multiply_adds[name],
         normalised=sum(map(math.prod, outputs)) if isinstance(module, _NORMS) else 0,
+        transposed=_transposed(module, run.inputs[name], outputs),
     )
+
+
+def _transposed(module: nn.Module, inputs: Sequence[Size], outputs: Sequence[Size]) -> int:
+    """What the weight of a transposed convolution would cost at the positions its output has more."""
+    if not isinstance(module, _ConvTransposeNd):
+        return 0
+    positions = sum(
+        size[0] * sign * math.prod(size[2:]) for sizes, sign in ((outputs, 1), (inputs, -1)) for size in sizes
+    )
+    return module.weight.numel() * positions

@@ -8,7 +8,8 @@ Every part of an FFC is a convolution of a weight W at P positions and costs ``n
 
 The Fourier transforms are kept apart. One real two-dimensional transform of an H x W map takes
 5/2 HW log2(HW) operations (half of the usual 5 N log2 N of a complex one), which is 5/4 HW log2(HW)
-multiply-adds; a Fourier Unit has one for each input and each output channel.
+multiply-adds; a Fourier Unit has one for each input and each output channel. A clip has each position and
+each transform once a frame; where time is transformed too, one transform spans T H W.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 
-from ffconv.ops import FFC2d, FourierUnit, LocalFourierUnit, SpectralTransform
+from ffconv.ops import Axes, FFCNd, FourierUnit, LocalFourierUnit, SpectralTransform
 
 FFT_FORMULA = "5/4 HW log2(HW) multiply-adds for one real H x W transform"
-DEFINED = (FFC2d, SpectralTransform, FourierUnit)
+DEFINED = (FFCNd, SpectralTransform, FourierUnit)
 
 _PATHS = {"l2l": "local to local", "l2g": "local to global", "g2l": "global to local"}
 
@@ -42,6 +44,8 @@ class Part:
         fft: multiply-adds of its Fourier transforms; not among the others.
         zero_block: multiply-adds that one fused convolution spends on zero weights; not among the others.
         normalised: values that pass through a normalisation layer.
+        transposed: multiply-adds that a transposed convolution, whose weight acts on each position of its
+            input, would have on top if it acted on each of its output; not among the others.
     """
 
     name: str
@@ -52,6 +56,7 @@ class Part:
     fft: int = 0
     zero_block: int = 0
     normalised: int = 0
+    transposed: int = 0
 
     @property
     def executed(self) -> int:
@@ -71,48 +76,53 @@ def parts_by_definition(
         outputs: size of the output of each call.
     """
     match module:
-        case FFC2d():
-            yield from _ffc(name, module, [_Grid.of(size) for size in outputs])
+        case FFCNd():
+            yield from _ffc(name, module, [_Grid.of(size, module.axes) for size in outputs])
         case SpectralTransform():
-            yield from _spectral_transform(name, module, [_Grid.of(size) for size in outputs])
+            grids = [_Grid.of(size, module.fu.axes) for size in outputs]
+            yield from _spectral_transform(name, module, grids)
         case FourierUnit():
-            yield _fourier_unit(name, module, [_Grid.of(size) for size in inputs])
+            yield _fourier_unit(name, module, [_Grid.of(size, module.axes) for size in inputs])
 
 
 @dataclass(frozen=True)
 class _Grid:
-    """Where one call of a layer is evaluated: ``planes`` maps (images, frames) of height x width."""
+    """Where one call of a layer is evaluated.
 
-    planes: int
-    height: int
-    width: int
+    Args:
+        count: maps (images, clips).
+        size: of each.
+        spectral: the axes of the size that are transformed.
+    """
+
+    count: int
+    size: Size
+    spectral: tuple[int, ...]
 
     @classmethod
-    def of(cls, size: Size) -> _Grid:
-        return cls(size[0] * math.prod(size[2:-2]), size[-2], size[-1])
-
-    @property
-    def size(self) -> Size:
-        return (self.height, self.width) if self.planes == 1 else (self.planes, self.height, self.width)
+    def of(cls, size: Size, axes: Axes) -> _Grid:
+        return cls(size[0], size[2:], tuple(axis - 2 for axis in axes.spectral))
 
     @property
     def positions(self) -> int:
-        return self.planes * self.height * self.width
+        return self.count * math.prod(self.size)
 
     @property
     def half_spectrum(self) -> int:
-        return self.planes * self.height * (self.width // 2 + 1)
+        width = self.size[self.spectral[-1]]
+        return self.positions // width * (width // 2 + 1)
 
     @property
     def fft(self) -> float:
         """Multiply-adds of the transforms of one channel."""
-        return 1.25 * self.positions * math.log2(self.height * self.width)
+        return 1.25 * self.positions * math.log2(math.prod(self.size[axis] for axis in self.spectral))
 
     def halved(self) -> _Grid:
-        return _Grid(self.planes, -(-self.height // 2), -(-self.width // 2))
+        size = tuple(-(-n // 2) if axis in self.spectral else n for axis, n in enumerate(self.size))
+        return _Grid(self.count, size, self.spectral)
 
 
-def _ffc(name: str, ffc: FFC2d, grids: list[_Grid]) -> Iterator[Part]:
+def _ffc(name: str, ffc: FFCNd, grids: list[_Grid]) -> Iterator[Part]:
     positions = sum(grid.positions for grid in grids)
     weights = {path: getattr(ffc, f"weight_{path}") for path in _PATHS}
     weights = {path: weight for path, weight in weights.items() if weight is not None}
@@ -131,6 +141,9 @@ def _ffc(name: str, ffc: FFC2d, grids: list[_Grid]) -> Iterator[Part]:
         yield Part(_join(name, path), _PATHS[path], output, weight.numel(), weight.numel() * positions)
     if ffc.spectral is not None:
         yield from _spectral_transform(_join(name, "spectral"), ffc.spectral, grids)
+    for child_name, child in ffc.named_children():
+        if isinstance(child, _ConvNd):  # a subclass's own, such as gates
+            yield _convolution(_join(name, child_name), child, None, grids)
 
 
 def _spectral_transform(name: str, transform: SpectralTransform, grids: list[_Grid]) -> Iterator[Part]:
@@ -141,7 +154,7 @@ def _spectral_transform(name: str, transform: SpectralTransform, grids: list[_Gr
     yield _convolution(_join(name, "conv2"), transform.conv2, None, grids)
 
 
-def _convolution(name: str, conv: nn.Conv2d, norm: nn.Module | None, grids: list[_Grid]) -> Part:
+def _convolution(name: str, conv: _ConvNd, norm: nn.Module | None, grids: list[_Grid]) -> Part:
     positions = sum(grid.positions for grid in grids)
     return Part(
         name,
@@ -174,7 +187,10 @@ def _parameters(module: nn.Module | None) -> int:
 
 
 def _output(channels: int, grids: list[_Grid]) -> Size:
-    return (channels, *grids[0].size) if grids else ()
+    if not grids:
+        return ()
+    size = grids[0].size
+    return (channels, *size) if grids[0].count == 1 else (channels, grids[0].count, *size)
 
 
 def _join(name: str, part: str) -> str:

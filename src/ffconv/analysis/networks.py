@@ -23,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 
 import ffconv.models  # noqa: F401  (enters the ffc_* networks in timm's registry)
 from ffconv.errors import InputError
+from ffconv.surgery.trace import convolutions
 
 _TORCHVISION = "torchvision/"
 
@@ -102,6 +103,12 @@ class NetworkSpec:
         without_weights = {"weights": None, "weights_backbone": None}
         accepted = inspect.signature(builder).parameters
         return builder(**{k: v for k, v in without_weights.items() if k in accepted}, **self.arguments)
+
+
+def takes_clips(model: nn.Module) -> bool:
+    """Whether a network's first convolution is one of clips (N, C, T, H, W)."""
+    first = next(iter(convolutions(model).values()), None)
+    return first is not None and len(first.kernel_size) == 3
 
 
 class _WithoutInitialisation(TorchFunctionMode):

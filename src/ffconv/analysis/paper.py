@@ -31,6 +31,7 @@ class PaperRow:
         readings: further networks the row may mean.
         parameters: in millions.
         multiply_adds: in 10^9.
+        public: multiply-adds that others print for the same network, in units of 2^30.
         accuracy: in percent, by metric.
         why: why the printed figure cannot be derived; "" where it can.
     """
@@ -42,6 +43,7 @@ class PaperRow:
     readings: tuple[str, ...] = ()
     parameters: float | None = None
     multiply_adds: float | None = None
+    public: float | None = None
     accuracy: Mapping[str, float] = field(default_factory=dict)
     why: str = ""
 
@@ -76,6 +78,11 @@ class Comparison:
         if self.ours is None:
             return None
         return self.ours.multiply_adds + OPERATIONS_PER_NORMALISED_VALUE * self.ours.normalised
+
+    @property
+    def with_transposed(self) -> int | None:
+        """Multiply-adds with those of transposed convolutions at their output: SimpleBaseline's count."""
+        return None if self.ours is None else self.ours.multiply_adds + self.ours.transposed
 
 
 def paper_tables() -> tuple[PaperTable, ...]:

@@ -8,6 +8,7 @@ from ffconv.analysis.reports import GIGA, MEGA, figures, size_text
 from ffconv.analysis.tables import Record, Report, Table
 
 _KILO = 1e3
+_PUBLIC_UNIT = 2**30
 _WORDS = ("method", "source", "input", "counted here")
 _COLUMNS = (
     *_WORDS,
@@ -19,6 +20,8 @@ _COLUMNS = (
     "multiply-\nadds (G)\nwith norms",
     "FFT (G)",
     "with zero\nblock (G)",
+    "public\n(2^30)",
+    "as the\npublic",
 )
 
 
@@ -79,6 +82,9 @@ def _counted(comparison: Comparison) -> dict[str, str]:
     if ours is None:
         missing = f"{comparison.model}: {NOT_AVAILABLE}" if comparison.model else ""
         return {**cells, "counted here": missing}
+    if row.public is not None:
+        as_public = f"{(comparison.with_transposed or 0) / _PUBLIC_UNIT:.2f}"
+        cells |= {"public\n(2^30)": f"{row.public}", "as the\npublic": as_public}
     return {
         **cells,
         "multiply-\nadds (G)\nwith norms": f"{(comparison.with_norms or 0) / GIGA:.3f}",
@@ -120,7 +126,13 @@ def _formula_record(row: FormulaRow) -> Record:
 
 def _paper_record(number: int, comparison: Comparison) -> Record:
     row, ours = comparison.row, comparison.ours
-    counts = {} if ours is None else {"multiply_adds_with_norms": comparison.with_norms, **figures(ours)}
+    counts = {}
+    if ours is not None:
+        counts = {
+            "multiply_adds_with_norms": comparison.with_norms,
+            "multiply_adds_with_transposed_at_output": comparison.with_transposed,
+            **figures(ours),
+        }
     return {
         "table": number,
         "method": row.method,
@@ -130,6 +142,7 @@ def _paper_record(number: int, comparison: Comparison) -> Record:
         "available": ours is not None,
         "paper_parameters_millions": row.parameters,
         "paper_multiply_adds_giga": row.multiply_adds,
+        "public_multiply_adds_2_30": row.public,
         **counts,
         **{f"paper_{metric}_percent": value for metric, value in row.accuracy.items()},
         "why": row.why,

@@ -9,13 +9,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ffconv.analysis import reference
-from ffconv.analysis.networks import NetworkSpec
+from ffconv.analysis import reference, reference_lama
+from ffconv.analysis.networks import NetworkSpec, takes_clips
 from ffconv.analysis.work import Subject
 from ffconv.errors import require
+from ffconv.models import LamaGenerator
 from ffconv.ops import FFC2d, FourierUnit, SpectralTransform, split_channels
 
 Operator = Literal["fourier-unit", "spectral-transform", "ffc"]
+_FRAMES = 8
 MapSize = tuple[int, int]
 
 
@@ -48,8 +50,24 @@ class OperatorShape:
 
 
 def network_subject(spec: NetworkSpec) -> Subject:
-    """A network on random colour images."""
-    return Subject(str(spec), spec.build, lambda batch, size: torch.randn(batch, 3, *size))
+    """A network on random colour images, or clips of 8 frames."""
+    frames = (_FRAMES,) if takes_clips(spec.build("meta")) else ()
+    return Subject(str(spec), spec.build, lambda batch, size: torch.randn(batch, 3, *frames, *size))
+
+
+def inpainting_subjects(*, width: int, blocks: int) -> tuple[Subject, ...]:
+    """LaMa's generator on random images with masks; the last one, the plain transcription, is the peer."""
+    arguments: dict[str, Any] = {"width": width, "blocks": blocks}
+
+    def make_input(batch: int, size: MapSize) -> Tensor:
+        return torch.rand(batch, 4, *size)
+
+    return (
+        Subject("lama_generator", lambda: LamaGenerator(**arguments), make_input),
+        Subject(
+            _PLAIN.format("lama_generator"), lambda: reference_lama.LamaGenerator(**arguments), make_input
+        ),
+    )
 
 
 def operator_subjects(operator: Operator, shape: OperatorShape, size: MapSize) -> tuple[Subject, ...]:

@@ -93,17 +93,19 @@ class Work:
         self.setting = setting
         self.memory_format = memory_format
         self.device = torch.device(setting.device)
-        layout = MEMORY_FORMATS[memory_format]
         kept = torch.float64 if setting.dtype == "float64" else torch.float32
         torch.manual_seed(0)
         training = setting.mode == "training"
         model = subject.build().train(training)
         if "fused" in setting.engine:
             model = fuse(model)
+        inputs = subject.make_input(setting.batch_size, setting.size)
+        layout = MEMORY_FORMATS[memory_format]
+        if layout is torch.channels_last and any(tensor.dim() == 5 for tensor in tree_leaves(inputs)):
+            layout = torch.channels_last_3d
         self._model = model.to(device=self.device, dtype=kept).to(memory_format=layout)
         self._inputs: Inputs = tree_map(
-            lambda tensor: tensor.to(self.device, kept, memory_format=layout),
-            subject.make_input(setting.batch_size, setting.size),
+            lambda tensor: tensor.to(self.device, kept, memory_format=layout), inputs
         )
         if training and subject.is_operator:
             self._inputs = tree_map(lambda tensor: tensor.requires_grad_(), self._inputs)

@@ -8,12 +8,17 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
-from ffconv.ops import FFC2d, FourierUnit
+from ffconv.models.non_local import NonLocalBlock
+from ffconv.ops import FFC3d, FFCNd, FourierUnit
+from ffconv.surgery.inflate_layers import repeat_over_time
 
 Kind = TypeVar("Kind", bound=nn.Module)
 
 _PARTS = ("weight_l2l", "weight_l2g", "weight_g2l")
+# Where image networks have their classifier.
+CLASSIFIERS = ("fc", "classifier", "head", "heads")
 # What torch.compile and distributed wrappers put into names, at any depth.
 _WRAPPERS = frozenset(("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
 
@@ -32,6 +37,35 @@ def strip_wrappers(tensors: dict[str, Tensor], model: nn.Module) -> dict[str, Te
             break
         stripped = {name.partition(".")[2]: tensor for name, tensor in stripped.items()}
     return stripped
+
+
+def move_into_backbone(tensors: dict[str, Tensor], model: nn.Module) -> tuple[dict[str, Tensor], set[str]]:
+    """Puts an image network's names below ``backbone.`` where the model holds such a network there.
+
+    Weights of the image network alone lose their classifier, for which a backbone has no place.
+
+    Returns:
+        the tensors, and the prefixes of the model's other layers where the weights have none of them.
+    """
+    own = model.state_dict()
+    others = {name.partition(".")[0] for name in own} - {"backbone"}
+    if not isinstance(getattr(model, "backbone", None), nn.Module) or not others:
+        return tensors, set()
+
+    def below(name: str) -> bool:
+        return name.partition(".")[0] not in others
+
+    moved = {
+        f"backbone.{name}" if below(name) and not name.startswith("backbone.") else name: tensor
+        for name, tensor in tensors.items()
+    }
+    if not all(map(below, moved)):
+        return moved, set()
+    heads = tuple(f"backbone.{name}." for name in CLASSIFIERS)
+    without_head = {
+        name: tensor for name, tensor in moved.items() if name in own or not name.startswith(heads)
+    }
+    return without_head, {f"{name}." for name in others}
 
 
 def interleave_parts(tensors: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
@@ -71,15 +105,16 @@ def add_identity_shortcuts(
         they are fresh.
     """
     added, prefixes = dict(tensors), set()
-    for prefix, module in _modules(model, FFC2d, nn.Conv2d):
+    for prefix, module in _modules(model, FFCNd, _ConvNd):
         block, _, rest = prefix.rpartition("downsample.")
         shortcut = f"{block}downsample."
         if rest != "0." or f"{block}conv1.weight" not in tensors:
             continue
         bare = not any(name.startswith(shortcut) for name in tensors)
-        geometry = (module.kernel_size, module.stride, module.in_channels)
-        if bare and geometry == ((1, 1), (1, 1), module.out_channels):
-            added[f"{prefix}weight"] = torch.eye(module.in_channels)[..., None, None]
+        keeps_the_map = {*module.kernel_size, *module.stride} == {1}
+        if bare and keeps_the_map and module.in_channels == module.out_channels:
+            identity = torch.eye(module.in_channels)
+            added[f"{prefix}weight"] = identity.reshape(*identity.shape, *module.kernel_size)
             prefixes.add(shortcut)
     return added, prefixes
 
@@ -93,11 +128,11 @@ def fit_convolutions(
         the tensors, and by name the ordinary weights whose shape does not fit their FFC, with both shapes.
     """
     fitted, misfits = dict(tensors), {}
-    for prefix, conv in _modules(model, nn.Conv2d):
+    for prefix, conv in _modules(model, _ConvNd):
         parts = [f"{prefix}{part}" for part in _PARTS if f"{prefix}{part}" in fitted]
         if parts == [f"{prefix}weight_l2l"] and isinstance(conv.weight, Tensor):
             fitted[f"{prefix}weight"] = fitted.pop(parts[0])
-    for prefix, ffc in _modules(model, FFC2d):
+    for prefix, ffc in _modules(model, FFCNd):
         weight = fitted.pop(f"{prefix}weight", None)
         if weight is None:
             continue
@@ -124,7 +159,30 @@ def shapes(found: tuple[int, ...], expected: tuple[int, ...]) -> str:
 
 def spectral_prefixes(model: nn.Module) -> set[str]:
     """Where the FFC layers have what no plain convolution has."""
-    return {f"{prefix}spectral." for prefix, _ in _modules(model, FFC2d)}
+    return {f"{prefix}spectral." for prefix, _ in _modules(model, FFCNd)}
+
+
+def inflate_weights(
+    tensors: dict[str, Tensor], model: nn.Module
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Gives the convolutions of clips what they need of the weights of an image network.
+
+    Returns:
+        the tensors, each weight of images repeated over its layer's kernel in time, and their names.
+    """
+    inflated, names = dict(tensors), []
+    for prefix, layer in _modules(model, nn.Conv3d, FFC3d):
+        for name in (f"{prefix}{last}" for last in ("weight", *_PARTS)):
+            if name in tensors and tensors[name].dim() == 4:
+                inflated[name] = repeat_over_time(tensors[name], layer.kernel_size[0])
+                names.append(name)
+    return inflated, tuple(names)
+
+
+def lacking_non_local_blocks(tensors: dict[str, Tensor], model: nn.Module) -> set[str]:
+    """Where the model has non-local blocks and the weights have none: fresh, they change nothing."""
+    prefixes = {prefix for prefix, _ in _modules(model, NonLocalBlock)}
+    return {prefix for prefix in prefixes if not any(name.startswith(prefix) for name in tensors)}
 
 
 def _modules(model: nn.Module, *kinds: type[Kind]) -> Iterator[tuple[str, Kind]]:

@@ -100,6 +100,64 @@ def _join(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 or parts[0].ndim == 0 else torch.cat(parts)
 
 
+# LaMa's networks are one Sequential, below "generator." in a training checkpoint, beside other networks.
+_LAMA_LAYER = re.compile(r"^(?:module\.)?(?P<generator>generator\.)?model\.(?P<number>\d+)\.(?P<rest>.+)$")
+_LAMA_NAMES = ((r"\.ffc\.", ".conv."), (r"\.bn_[lg]\.", ".bn."))
+
+
+def _is_lama(tensors: Tensors) -> bool:
+    return any(re.search(r"\bmodel\.\d+\.(conv\d+\.)?ffc\.", name) for name in tensors)
+
+
+def _convert_lama(tensors: Tensors) -> dict[str, Tensor]:
+    found = [(match, tensor) for name, tensor in tensors.items() if (match := _LAMA_LAYER.match(name))]
+    if any(match["generator"] for match, _ in found):
+        found = [(match, tensor) for match, tensor in found if match["generator"]]
+        others: dict[str, Tensor] = {}  # discriminators, losses and evaluators of the training
+    else:
+        others = {name: tensor for name, tensor in tensors.items() if not _LAMA_LAYER.match(name)}
+    entries = [(int(match["number"]), match["rest"], tensor) for match, tensor in found]
+    places = _lama_places(entries)
+    renamed = {f"{places[number]}.{rest}": tensor for number, rest, tensor in entries}
+    joined = join_branches(renamed | others, LAYER_NAMES + _NETWORK_NAMES[:2] + _LAMA_NAMES)
+    return _with_positions_apart(joined)
+
+
+def _lama_places(entries: list[tuple[int, str, Tensor]]) -> dict[int, str]:
+    """Our name for each numbered layer: stem, down.0, ..., blocks.0, ..., up.0.conv, up.0.bn, ..., head."""
+    numbers = sorted({number for number, _, _ in entries})
+    norms = {number for number, rest, _ in entries if rest == "running_mean"}
+    layers = {number for number, rest, _ in entries if rest.startswith("ffc.")}
+    blocks = {number for number, rest, _ in entries if rest.startswith("conv1.ffc.")}
+    places, ups = {}, 0
+    for number in numbers:
+        if number in layers:
+            step = sum(other in layers for other in places)
+            places[number] = f"down.{step - 1}" if step else "stem"
+        elif number in blocks:
+            places[number] = f"blocks.{sum(other in blocks for other in places)}"
+        elif number in norms:
+            places[number], ups = f"up.{ups}.bn", ups + 1
+        else:  # in the Sequential a norm follows each convolution of the decoder, but not the last one
+            places[number] = f"up.{ups}.conv" if number + 1 in norms else "head"
+    return places
+
+
+def _with_positions_apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Parts the first two input channels of spectral convolutions, the coordinates, from the spectrum's."""
+    parted = dict(tensors)
+    for name, tensor in tensors.items():
+        prefix = name.removesuffix("fu.conv.weight")
+        hidden = tensors.get(f"{prefix}conv1.weight")
+        if prefix.endswith("spectral.") and hidden is not None and tensor.shape[1] == 2 * len(hidden) + 2:
+            parted[name] = tensor[:, 2:]
+            norm = f"{prefix}fu.bn."
+            parted[f"{norm}position"] = tensor[:, :2, 0, 0]
+            for entry in [other for other in tensors if other.startswith(norm)]:
+                parted[f"{norm}norm.{entry.removeprefix(norm)}"] = parted.pop(entry)
+    return parted
+
+
 def _is_ours(tensors: Tensors) -> bool:
     return any(re.search(r"\bweight_(l2l|l2g|g2l)$|\bspectral\.|\bfu\.conv\.", name) for name in tensors)
 
@@ -108,10 +166,31 @@ def _keep_names(tensors: Tensors) -> dict[str, Tensor]:
     return dict(tensors)
 
 
+# Behind module. or not; mmpose has the decoder below a head of its own.
+_DECODER = re.compile(r"^(module\.)?(?:keypoint_head\.|head\.)?(deconv_layers|final_layer)\.")
+
+
+def _is_simple_baseline(tensors: Tensors) -> bool:
+    decoders = [match for name in tensors if (match := _DECODER.match(name))]
+    below_head = any("head." in match[0] for match in decoders)
+    return below_head or (bool(decoders) and not any("backbone." in name for name in tensors))
+
+
+def _convert_simple_baseline(tensors: Tensors) -> dict[str, Tensor]:
+    return {_DECODER.sub(r"\1\2.", name): tensor for name, tensor in tensors.items()}
+
+
+LAMA = Format("LaMa", _is_lama, _convert_lama)
 RELEASED = Format("the released FFC code", _is_released, _convert_released)
 OURS = Format("ffconv", _is_ours, _keep_names)
+SIMPLE_BASELINE = Format(
+    "SimpleBaseline (its authors', mmpose)",
+    _is_simple_baseline,
+    _convert_simple_baseline,
+    has_spectral=False,
+)
 PLAIN = Format(
     "plain convolutions (torchvision, timm)", lambda tensors: True, _keep_names, has_spectral=False
 )
 
-FORMATS: tuple[Format, ...] = (RELEASED, OURS, PLAIN)
+FORMATS: tuple[Format, ...] = (LAMA, RELEASED, OURS, SIMPLE_BASELINE, PLAIN)

@@ -11,9 +11,13 @@ from torch import Tensor, nn
 
 from ffconv.errors import InputError
 from ffconv.interop.fitting import (
+    CLASSIFIERS,
     add_identity_shortcuts,
     fit_convolutions,
+    inflate_weights,
     interleave_parts,
+    lacking_non_local_blocks,
+    move_into_backbone,
     ordinary_name,
     shapes,
     spectral_prefixes,
@@ -32,12 +36,14 @@ class LoadReport:
     Attributes:
         loaded: the network's entries that got the file's values.
         kept: entries the file has no values for and need not have: spectral parts that a plain convolution
-            lacks, counters of old norms, and a classifier of another size where that was allowed.
+            lacks, counters of old norms, what stands behind a backbone, non-local blocks, and a classifier
+            of another size where that was allowed.
         missing: the network's other entries that the file lacks.
         unexpected: the file's entries, by our names, that the network lacks.
         mismatched: entries of another shape, with both shapes.
         source: the file's name, or "state dict", with the entry the weights were in.
         format: whose names they had.
+        repeated: weights of an image network that were repeated over time for a network of clips.
     """
 
     loaded: tuple[str, ...]
@@ -47,6 +53,7 @@ class LoadReport:
     mismatched: tuple[str, ...]
     source: str = "state dict"
     format: str = ""
+    repeated: tuple[str, ...] = ()
 
     @property
     def fits(self) -> bool:
@@ -65,6 +72,8 @@ class LoadReport:
 
     def __str__(self) -> str:
         lines = [f"{self.source}: weights of {self.format}, {len(self.loaded)} entries loaded"]
+        if self.repeated:
+            lines.append(f"{len(self.repeated)} weights of images repeated over time")
         if self.kept:
             lines.append(f"{len(self.kept)} left as they were: {_listed(self.kept)}")
         return "\n".join(lines + ([self.faults] if self.faults else []))
@@ -90,9 +99,12 @@ def load_weights(
 ) -> LoadReport:
     """Loads a checkpoint into a network, whoever's names it has.
 
-    Knows the released FFC code's checkpoints, ours, and those of plain torchvision and timm networks, which
-    go into an FFC network of the same shape: each convolution into the parts that correspond, while the
-    spectral parts keep what they have. Files are safetensors or ``torch.save``'s, read without running code.
+    Knows the released FFC code's checkpoints, ours, SimpleBaseline's, and those of plain torchvision and timm
+    networks, which go into an FFC network of the same shape: each convolution into the parts that correspond,
+    while the spectral parts keep what they have. An image network's weights go into the backbone of a pose
+    network, whose other layers keep theirs, and into a video network, repeated over time and divided by the
+    number of times; non-local blocks that the file lacks keep theirs. Files are safetensors or
+    ``torch.save``'s, read without running code.
 
     Nothing is copied before all of it has been checked: after an error the network is as it was.
 
@@ -124,18 +136,19 @@ def load_weights(
     name = f"{name} [{found_in}]" if found_in else name
     known = recognise(tensors)
     try:
-        tensors = strip_wrappers(known.convert(tensors), model)
+        tensors, may_lack = move_into_backbone(strip_wrappers(known.convert(tensors), model), model)
         if spectral_layout == "stacked":
             tensors = interleave_parts(tensors, model)
     except (ValueError, RuntimeError) as error:  # RuntimeError: branches that do not join
         raise InputError(f"{name}: {error}") from error
-    may_lack: set[str] = set()
     if not known.has_spectral:
         tensors, shortcuts = add_identity_shortcuts(tensors, model)
-        may_lack = shortcuts | spectral_prefixes(model)
+        may_lack |= shortcuts | spectral_prefixes(model)
+    may_lack |= lacking_non_local_blocks(tensors, model)
+    tensors, repeated = inflate_weights(tensors, model)
     fitted, misfits = fit_convolutions(tensors, model)
     report = _compare(fitted, misfits, model, may_lack=may_lack, allow_new_classifier=allow_new_classifier)
-    report = replace(report, source=name, format=known.name)
+    report = replace(report, source=name, format=known.name, repeated=repeated)
     if (strict and not report.fits) or not report.loaded:
         raise WeightsMismatchError(report, model)
     model.load_state_dict({key: fitted[key] for key in report.loaded}, strict=False)
@@ -182,7 +195,7 @@ def _classifier_prefix(model: nn.Module) -> tuple[str, ...]:
     get_classifier = getattr(model, "get_classifier", None)
     heads = [get_classifier()] if callable(get_classifier) else []
     names = [name for name, module in model.named_modules() if any(module is head for head in heads)]
-    names = names or [name for name in ("fc", "classifier", "head", "heads") if hasattr(model, name)]
+    names = names or [name for name in CLASSIFIERS if hasattr(model, name)]
     return tuple(f"{name}." for name in names)
 
 

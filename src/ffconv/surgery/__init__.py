@@ -1,9 +1,21 @@
-"""Surgery on existing networks: their convolutions become Fast Fourier Convolutions."""
+"""Surgery on existing networks: convolutions become Fast Fourier Convolutions, images become clips."""
 
 from ffconv.surgery.convert import conversion_report, convert
 from ffconv.surgery.fuse import fuse
+from ffconv.surgery.inflate import inflate
+from ffconv.surgery.inflate_layers import Temporal
 from ffconv.surgery.mixing import Mixing
 from ffconv.surgery.report import ConversionReport, ConversionRow
 from ffconv.surgery.rules import Plan
 
-__all__ = ["ConversionReport", "ConversionRow", "Mixing", "Plan", "conversion_report", "convert", "fuse"]
+__all__ = [
+    "ConversionReport",
+    "ConversionRow",
+    "Mixing",
+    "Plan",
+    "Temporal",
+    "conversion_report",
+    "convert",
+    "fuse",
+    "inflate",
+]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
 from torch import nn
 
 from ffconv.errors import InputError, require
+from ffconv.ops.axes import spectral_axes
 from ffconv.surgery.mixing import find_mixings
 from ffconv.surgery.policy import Policy
 from ffconv.surgery.replace import Options, build_ffc, count_hooks, find_unfit, put, why_misfit
@@ -31,6 +32,7 @@ def convert(
     *,
     local_to_global: bool = True,
     global_to_local: bool = True,
+    spectral_dims: Sequence[str] | None = None,
     example_input: Any = None,
     rules: Mapping[str, Decision] | Rule | None = None,
 ) -> Network:
@@ -51,8 +53,10 @@ def convert(
             global channels begin, this is their only source and stays.
         global_to_local: the same in the other direction; where the global channels end, this is their only
             use.
+        spectral_dims: axes that are Fourier transformed, as for :class:`ffconv.FFC3d`.
         example_input: a tensor, or a tuple of the network's arguments, for the trial forward; shapes and
-            types count. By default timm's ``pretrained_cfg["input_size"]``, or 224 pixels a side.
+            types count. By default timm's ``pretrained_cfg["input_size"]``, or 224 pixels a side and, for a
+            video network, 8 frames.
         rules: exceptions by ``fnmatch`` patterns of convolution names, the first that matches counts: None
             leaves the convolution; a number is the ratio of the map it makes, if it becomes an FFC at all; a
             pair makes it an FFC with just this ``(ratio_in, ratio_out)``. Or a function of name, convolution
@@ -60,8 +64,8 @@ def convert(
     Returns:
         The model; :func:`conversion_report` says what was converted, what was left, and why.
     Raises:
-        InputError: if the ratio is outside [0, 1], the trial forward fails, a pattern matches nothing, or a
-            rule cannot be followed. The model is unchanged then.
+        InputError: if the ratio is outside [0, 1], the trial forward fails, a pattern matches nothing, a rule
+            cannot be followed, or a layer has no axis of that name. The model is unchanged then.
     Example:
         >>> net = nn.Sequential(
         ...     nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 2, 1)
@@ -74,7 +78,9 @@ def convert(
         1 of 3 convolutions converted
     """
     require(isinstance(ratio, (int, float)) and 0 <= ratio <= 1, f"ratio={ratio!r} must lie in [0, 1]")
-    options = Options(lfu, local_to_global, global_to_local)
+    options = Options(
+        lfu, local_to_global, global_to_local, None if spectral_dims is None else tuple(spectral_dims)
+    )
     modules = convolutions(model)
     rule = rule_from_patterns(rules, modules) if isinstance(rules, Mapping) else rules
     trace = trial_forward(model, example_input)
@@ -89,10 +95,19 @@ def convert(
         mixings=find_mixings(trace, {name: (plan.ratio_in, plan.ratio_out) for name, plan in plans.items()}),
     )
     converted = [name for name, plan in plans.items() if plan.reason is None]
+    _check_spectral_dims(spectral_dims, [modules[name] for name in converted])
     put(model, {modules[name]: build_ffc(modules[name], plans[name], options) for name in converted})
     setattr(model, _REPORT, report)
     _LOGGER.info("%s", report)
     return model
+
+
+def _check_spectral_dims(names: Sequence[str] | None, converted: Iterable[Convolution]) -> None:
+    try:
+        for dims in {len(module.kernel_size) for module in converted}:
+            spectral_axes(dims, names)
+    except ValueError as error:
+        raise InputError(str(error)) from error
 
 
 def conversion_report(model: nn.Module) -> ConversionReport:

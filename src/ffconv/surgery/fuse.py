@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ffconv.errors import InputError
-from ffconv.ops import FFC2d, FourierUnit, SpectralTransform
-from ffconv.ops.engine import add_to_global
+from ffconv.ops import FFC1d, FFC2d, FFC3d, FFCNd
+from ffconv.surgery.clip_layers import PaddedConv3d
 
-torch.fx.wrap("add_to_global")
+_CONVOLUTION_OF: dict[type[nn.Module], Any] = {FFC1d: nn.Conv1d, FFC2d: nn.Conv2d, FFC3d: nn.Conv3d}
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def fuse(model: nn.Module) -> fx.GraphModule:
     """An equivalent network for inference; the given one is left alone.
 
-    Batch norms are folded into the convolution or FFC whose output they alone read, and into the convolutions
-    inside Spectral Transforms; the paths of an FFC without groups become one convolution. Values change by
+    Batch norms are folded into the convolution or FFC whose output they alone read; the paths of an FFC
+    without groups become one convolution. Norms inside Spectral Transforms stay: on the CPU the transforms
+    apply them while they load a spectrum, and a compiler makes them part of the ReLU. Values change by
     rounding only.
 
     Args:
@@ -31,7 +35,7 @@ def fuse(model: nn.Module) -> fx.GraphModule:
     Example:
         >>> net = nn.Sequential(FFC2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
         >>> [type(module).__name__ for module in fuse(net).children()]
-        ['InferenceFFC2d', 'ReLU']
+        ['InferenceFFC', 'ReLU']
     """
     fused = copy.deepcopy(model).eval()
     try:
@@ -43,61 +47,49 @@ def fuse(model: nn.Module) -> fx.GraphModule:
     network = fx.GraphModule(fused, graph, type(model).__name__)
     _fold_norms(network)
     for name, module in list(network.named_modules()):
-        if isinstance(module, FFC2d):
-            if module.spectral is not None:
-                _fold_spectral_norms(module.spectral)
-            if module.groups == 1 and module.in_local + module.out_local:
-                network.set_submodule(name, InferenceFFC2d(module))
+        # A subclass has paths of its own, such as gates.
+        if not isinstance(module, FFCNd) or type(module) not in _CONVOLUTION_OF:
+            continue
+        if module.groups == 1 and module.in_local + module.out_local:
+            network.set_submodule(name, InferenceFFC(module))
     network.graph.lint()
     network.recompile()
     return network.requires_grad_(False)
 
 
-class InferenceFFC2d(nn.Module):
-    """An FFC2d without groups whose convolutions are one, with a zero block.
+class InferenceFFC(nn.Module):
+    """An FFC without groups whose convolutions are one, with a zero block.
 
     Args:
         ffc: the layer it computes.
     Shape:
-        As for :class:`ffconv.ops.FFC2d`.
+        As for the layer.
     """
 
-    def __init__(self, ffc: FFC2d) -> None:
+    def __init__(self, ffc: FFCNd) -> None:
         super().__init__()
         self.in_local = ffc.in_local
-        names = (
-            "in_channels",
-            "out_channels",
-            "kernel_size",
-            "stride",
-            "padding",
-            "dilation",
-            "padding_mode",
-        )
-        self.conv = nn.Conv2d(**{name: getattr(ffc, name) for name in names}, device="meta")
+        self.pad = ffc.pad
+        names = ("in_channels", "out_channels", "kernel_size", "stride", "dilation")
+        geometry: dict[str, Any] = {name: getattr(ffc, name) for name in names}
+        self.conv = _CONVOLUTION_OF[type(ffc)](**geometry, padding=ffc.pad.rest, device="meta")
         self.conv.weight = nn.Parameter(ffc.dense_weight())
         self.conv.bias = ffc.bias
         self.spectral = ffc.spectral
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.conv(x)
-        return y if self.spectral is None else add_to_global(y, self.spectral(x[:, self.in_local :]))
+        y = self.conv(self.pad(x))
+        return y if self.spectral is None else self.spectral(x[:, self.in_local :], y)
+
+
+def _lying_first(values: Tensor, weight: Tensor) -> Tensor:
+    """Values (C,), shaped to lie along the first axis of a weight."""
+    return values.reshape(-1, *[1] * (weight.dim() - 1))
 
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, FFC2d) or super().is_leaf_module(m, module_qualified_name)
-
-
-class _Shift(nn.Module):
-    """What is left of a norm when its scale is in the convolution before it."""
-
-    def __init__(self, shift: Tensor) -> None:
-        super().__init__()
-        self.shift = nn.Parameter(shift.reshape(-1, 1, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.shift
+        return isinstance(m, (FFCNd, PaddedConv3d)) or super().is_leaf_module(m, module_qualified_name)
 
 
 def _fold_norms(network: fx.GraphModule) -> None:
@@ -112,12 +104,13 @@ def _fold_norms(network: fx.GraphModule) -> None:
         before = node.args[0] if node.op == "call_module" and node.args else None
         if not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) > 1:
             continue
-        name, norm, conv = str(before.target), modules[str(node.target)], modules[str(before.target)]
-        if type(norm) is not nn.BatchNorm2d or norm.running_var is None or calls[conv] > 1:
+        name, conv = str(before.target), modules[str(before.target)]
+        norm: Any = modules[str(node.target)]
+        if type(norm) not in _NORMS or norm.running_var is None or calls[conv] > 1:
             continue
-        if isinstance(conv, FFC2d):
+        if isinstance(conv, FFCNd):
             _fold_into_ffc(conv, norm)
-        elif isinstance(conv, nn.Conv2d):
+        elif isinstance(conv, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
             network.set_submodule(name, fuse_conv_bn_eval(conv, norm))
         else:
             continue
@@ -126,7 +119,7 @@ def _fold_norms(network: fx.GraphModule) -> None:
     network.delete_all_unused_submodules()
 
 
-def _scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+def _scale_and_shift(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
     """norm(x) = scale * x + shift, both (C,)."""
     mean, var = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
     scale = torch.rsqrt(var + norm.eps)
@@ -136,25 +129,13 @@ def _scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def _fold_into_ffc(ffc: FFC2d, norm: nn.BatchNorm2d) -> None:
+def _fold_into_ffc(ffc: FFCNd, norm: _BatchNorm) -> None:
     scale, shift = _scale_and_shift(norm)
     local, all_global = scale[: ffc.out_local], scale[ffc.out_local :]
     for weight, rows in ((ffc.weight_l2l, local), (ffc.weight_l2g, all_global), (ffc.weight_g2l, local)):
         if weight is not None:
-            weight.mul_(rows.reshape(-1, 1, 1, 1))
+            weight.mul_(_lying_first(rows, weight))
     if ffc.spectral is not None:
-        ffc.spectral.conv2.weight.mul_(all_global.reshape(-1, 1, 1, 1))
+        last = ffc.spectral.conv2.weight
+        last.mul_(_lying_first(all_global, last))
     ffc.bias = nn.Parameter(shift if ffc.bias is None else scale * ffc.bias + shift)
-
-
-@torch.no_grad()
-def _fold_spectral_norms(spectral: SpectralTransform) -> None:
-    if isinstance(spectral.bn1, nn.BatchNorm2d):
-        spectral.conv1 = fuse_conv_bn_eval(spectral.conv1, spectral.bn1)
-        spectral.add_module("bn1", nn.Identity())
-    for unit in spectral.children():
-        if isinstance(unit, FourierUnit) and isinstance(unit.bn, nn.BatchNorm2d):
-            # The shift stays apart: under float16 autocast the spectrum is scaled while it is convolved.
-            scale, shift = _scale_and_shift(unit.bn)
-            unit.conv.weight.mul_(scale.reshape(-1, 1, 1, 1))
-            unit.add_module("bn", _Shift(shift))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from ffconv.errors import InputError
-from ffconv.ops import FFC2d, split_channels
+from ffconv.ops import FFCNd, split_channels
 from ffconv.surgery.maps import FeatureMaps
 from ffconv.surgery.rules import Pin, Plan, Rule, pin_from
 from ffconv.surgery.stages import find_heads, find_last_stage, find_points, find_stem
@@ -114,7 +114,7 @@ class Policy:
     def _propose(self, left: Mapping[str, str], pins: Mapping[str, Pin]) -> dict[str, Plan]:
         wishes = {name: self._wish(name, pins) for name in self._modules if self._may_be_ffc(name, left)}
         maps = FeatureMaps(self._trace, wishes)
-        present = [name for name in wishes if isinstance(self._modules[name], FFC2d)]
+        present = [name for name in wishes if isinstance(self._modules[name], FFCNd)]
         ratios = maps.ratios(wishes, firm={*pins, *present})
         read, made = dict.fromkeys(wishes, 0.0), dict(wishes)
         for index, name in self._trace.calls():
@@ -127,12 +127,12 @@ class Policy:
         return {name: self._plan(name, left, read, made) for name in self._modules}
 
     def _may_be_ffc(self, name: str, left: Mapping[str, str]) -> bool:
-        return name not in left or isinstance(self._modules[name], FFC2d)
+        return name not in left or isinstance(self._modules[name], FFCNd)
 
     def _wish(self, name: str, pins: Mapping[str, Pin]) -> float:
         """The ratio that an FFC, present or to be, asks for its output."""
         module = self._modules[name]
-        if isinstance(module, FFC2d):
+        if isinstance(module, FFCNd):
             return module.ratio_out
         if name in pins:
             return pins[name].ratio_out
@@ -142,7 +142,7 @@ class Policy:
         self, name: str, left: Mapping[str, str], read: Mapping[str, float], made: Mapping[str, float]
     ) -> Plan:
         module = self._modules[name]
-        if isinstance(module, FFC2d):
+        if isinstance(module, FFCNd):
             return Plan(module.ratio_in, module.ratio_out, left[name])
         if name in left:
             return Plan(reason=left[name])

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
-from ffconv.ops import FFC2d
+from ffconv.ops import FFCNd
 from ffconv.surgery.channels import is_depthwise
 from ffconv.surgery.rules import Plan
 from ffconv.surgery.trace import FFC_OF, Convolution
@@ -27,7 +27,10 @@ _HOOKS = (
     "_backward_pre_hooks",
     "_is_full_backward_hook",
 )
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 _HOOKS_TO_COUNT = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+Layer = TypeVar("Layer", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Options:
     lfu: bool = True
     local_to_global: bool = True
     global_to_local: bool = True
+    spectral_dims: tuple[str, ...] | None = None
 
 
 def find_unfit(model: nn.Module, modules: Mapping[str, Convolution]) -> dict[str, str]:
@@ -56,12 +60,10 @@ def find_unfit(model: nn.Module, modules: Mapping[str, Convolution]) -> dict[str
 
 def _why_unfit(module: Convolution) -> str | None:
     kind = type(module)
-    if isinstance(module, FFC2d):
+    if isinstance(module, FFCNd):
         return "already an FFC"
     if isinstance(module, _ConvTransposeNd):
         return "transposed"
-    if kind in (nn.Conv1d, nn.Conv3d) and kind not in FFC_OF:
-        return f"no FFC for {kind.__name__}"
     if kind not in FFC_OF:
         return f"unknown subclass {kind.__name__}"
     if is_depthwise(module.groups, module.in_channels):
@@ -82,7 +84,7 @@ def why_misfit(module: Convolution, plan: Plan, options: Options) -> str | None:
     return None
 
 
-def build_ffc(module: Convolution, plan: Plan, options: Options) -> FFC2d:
+def build_ffc(module: Convolution, plan: Plan, options: Options) -> FFCNd:
     """The FFC that takes a convolution's place, with its weights, flags and hooks."""
     weight: Any = module.weight
     bias = module.bias
@@ -91,12 +93,24 @@ def build_ffc(module: Convolution, plan: Plan, options: Options) -> FFC2d:
     ffc.requires_grad_(weight.requires_grad)
     if ffc.bias is not None and bias is not None:
         ffc.bias.requires_grad_(bias.requires_grad)
-    if weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous():
-        ffc.to(memory_format=torch.channels_last)
+    match_memory_format(ffc, weight)
+    return take_place(ffc, module)
+
+
+def match_memory_format(new: nn.Module, weight: torch.Tensor) -> None:
+    """Lay a module's weights out with channels last if the weight of the one before it was."""
+    before = _CHANNELS_LAST.get(weight.dim())
+    after = _CHANNELS_LAST.get(max(parameter.dim() for parameter in new.parameters()))
+    if before and after and weight.is_contiguous(memory_format=before) and not weight.is_contiguous():
+        new.to(memory_format=after)
+
+
+def take_place(new: Layer, old: nn.Module) -> Layer:
+    """Give a module the hooks and the mode of the one whose place it takes."""
     for name in _HOOKS:
         # The very dictionaries, so that the handles that were given out still remove their hooks.
-        setattr(ffc, name, getattr(module, name))
-    return ffc.train(module.training)
+        setattr(new, name, getattr(old, name))
+    return new.train(old.training)
 
 
 def count_hooks(module: nn.Module) -> int:
@@ -112,7 +126,7 @@ def put(model: nn.Module, replacements: Mapping[nn.Module, nn.Module]) -> None:
                 setattr(parent, key, replacements[child])
 
 
-def _build(module: Convolution, plan: Plan, options: Options, device: torch.device | str) -> FFC2d:
+def _build(module: Convolution, plan: Plan, options: Options, device: torch.device | str) -> FFCNd:
     geometry: dict[str, Any] = {name: getattr(module, name) for name in _GEOMETRY}
     return FFC_OF[type(module)](
         module.in_channels,
@@ -124,6 +138,7 @@ def _build(module: Convolution, plan: Plan, options: Options, device: torch.devi
         # A path that is a part's only one stays: where the global channels begin and where they end.
         local_to_global=options.local_to_global or not (plan.ratio_in > 0 and plan.ratio_out < 1),
         global_to_local=options.global_to_local or not (plan.ratio_in < 1 and plan.ratio_out > 0),
+        spectral_dims=options.spectral_dims,
         device=device,
         dtype=next(module.parameters()).dtype,
         **geometry,

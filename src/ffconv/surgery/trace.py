@@ -9,12 +9,12 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from ffconv.ops import FFC2d
+from ffconv.ops import FFC1d, FFC2d, FFC3d, FFCNd
 from ffconv.surgery.channels import Flow
 
 # The convolutions that have a Fourier form.
-FFC_OF: dict[type[nn.Module], type[FFC2d]] = {nn.Conv2d: FFC2d}
-Convolution = _ConvNd | FFC2d
+FFC_OF: dict[type[nn.Module], type[FFCNd]] = {nn.Conv1d: FFC1d, nn.Conv2d: FFC2d, nn.Conv3d: FFC3d}
+Convolution = _ConvNd | FFCNd
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from ffconv.surgery.trace import Trace, convolutions
 # Two, since a batch norm in training mode refuses a single value per channel (pooled branches).
 _BATCH = 2
 _SIDE = 224
+_FRAMES = 8
 # What only a run with data can go through, such as a detector's selection of boxes.
 _NEEDS_VALUES = (DataDependentOutputException, DynamicOutputShapeException)
 # It prints the stack of an operation that fails, before the exception says the same.
@@ -52,7 +53,7 @@ def trial_forward(model: nn.Module, example_input: Any = None) -> Trace:
     if not convolutions(model):
         raise InputError(f"{type(model).__name__} has no convolution")
     if example_input is None:
-        candidates = _default_inputs(model)
+        candidates = default_inputs(model)
     else:
         candidates = [example_input if isinstance(example_input, tuple) else (example_input,)]
     failures: list[str] = []
@@ -81,10 +82,13 @@ def _attempt(model: nn.Module, arguments: tuple[Any, ...]) -> Trace | Exception:
     return failure
 
 
-def _default_inputs(model: nn.Module) -> list[tuple[Tensor]]:
+def default_inputs(model: nn.Module) -> list[tuple[Tensor]]:
     first = next(iter(convolutions(model).values()))
     configured = tuple((getattr(model, "pretrained_cfg", None) or {}).get("input_size", ()))
-    size = configured[1:] or (_SIDE,) * len(first.kernel_size)
+    dims = len(first.kernel_size)
+    # An image network that was inflated still has the size of an image.
+    fits = len(configured) == 1 + dims
+    size = configured[1:] if fits else ((_FRAMES, _SIDE, _SIDE) if dims == 3 else (_SIDE,) * dims)
     # Some networks rearrange the image before the first convolution.
     channels = dict.fromkeys((first.in_channels, *configured[:1], 3))
     dtype = next(first.parameters()).dtype

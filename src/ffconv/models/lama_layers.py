@@ -1,0 +1,179 @@
+"""What LaMa's networks have beyond FFC2d: gates between the paths, and variants of the Fourier Unit."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ffconv.errors import require
+from ffconv.ops import FFC2d, FourierUnit
+
+FftNorm = Literal["ortho", "backward", "forward"]
+
+# What branches on sizes is one node for torch.fx.
+torch.fx.wrap("_spectrum_factor")
+torch.fx.wrap("_coordinates")
+torch.fx.wrap("_resize_like")
+
+
+@dataclass(frozen=True)
+class FourierOptions:
+    """How LaMa's Fourier Unit differs from the paper's; the defaults do not.
+
+    Args:
+        fft_norm: which of the two transforms is divided by the number of pixels: each by its root ("ortho"),
+            the inverse one ("backward") or the first ("forward"). It moves the spectrum's scale before the
+            norm.
+        spectral_pos_encoding: give the unit's convolution the frequencies' coordinates as two more channels.
+        spatial_scale_factor: resize the map by this before the unit, and back after it; None does not.
+        spatial_scale_mode: how it is resized.
+
+    Raises:
+        InputError: for a value outside its range.
+    """
+
+    fft_norm: FftNorm = "ortho"
+    spectral_pos_encoding: bool = False
+    spatial_scale_factor: float | None = None
+    spatial_scale_mode: Literal["bilinear", "bicubic"] = "bilinear"
+
+    def __post_init__(self) -> None:
+        norms, modes = ("ortho", "backward", "forward"), ("bilinear", "bicubic")
+        require(self.fft_norm in norms, f"fft_norm={self.fft_norm!r} must be one of {', '.join(norms)}")
+        require(
+            self.spatial_scale_mode in modes,
+            f"spatial_scale_mode={self.spatial_scale_mode!r} must be one of {', '.join(modes)}",
+        )
+        factor = self.spatial_scale_factor
+        require(factor is None or factor > 0, f"spatial_scale_factor={factor} must be above 0, or null")
+
+
+class LamaFourierUnit(FourierUnit):
+    """A Fourier Unit with LaMa's options.
+
+        y = irfft2(relu(bn(conv([row, column, rfft2(x)]))))
+
+    Reference: Suvorov et al., Resolution-robust Large Mask Inpainting with Fourier Convolutions, WACV 2022,
+    and the authors' code.
+    Deviation: the coordinates' part of the convolution is added to the spectrum by the norm, as one map for
+    the whole batch (:class:`PositionedNorm`), where the authors' code appends two channels to each spectrum.
+
+    Args:
+        channels: C, in and out.
+        options: which of them.
+    Shape:
+        x (N, C, H, W) -> (N, C, H, W).
+    """
+
+    def __init__(self, channels: int, options: FourierOptions) -> None:
+        super().__init__(channels, channels)
+        self.options = options
+        if options.spectral_pos_encoding:
+            self.add_module("bn", PositionedNorm(2 * channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        options = self.options
+        inside = x
+        if options.spatial_scale_factor is not None:
+            inside = F.interpolate(
+                x,
+                scale_factor=options.spatial_scale_factor,
+                mode=options.spatial_scale_mode,
+                align_corners=False,
+            )
+        if options.fft_norm == "ortho":
+            y = super().forward(inside)
+        else:  # both transforms are linear, so that their scale can be put on the maps
+            factor = _spectrum_factor(inside, options.fft_norm)
+            y = super().forward(inside * factor) / factor
+        return y if options.spatial_scale_factor is None else _resize_like(y, x, options.spatial_scale_mode)
+
+
+class PositionedNorm(nn.Module):
+    """Batch norm of a half spectrum plus a linear function of the frequencies' coordinates.
+
+        y = norm(spectrum + position @ [row, column])
+
+    Rows go from 0 to 1 over H, columns from 0 to 1 over Wf.
+
+    Args:
+        channels: those of the spectrum.
+    Shape:
+        spectrum (N, C, H, Wf) -> (N, C, H, Wf).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.position = nn.Parameter(torch.empty(channels, 2))
+        self.norm = nn.BatchNorm2d(channels)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Kaiming normal (fan out) for the coordinates, as for the spectrum's convolution; 1 and 0 for the
+        norm."""
+        nn.init.kaiming_normal_(self.position, mode="fan_out", nonlinearity="relu")
+        self.norm.reset_parameters()
+
+    def forward(self, spectrum: Tensor) -> Tensor:
+        row, column = _coordinates(spectrum)
+        weights = self.position.to(spectrum.dtype)[..., None, None]  # (C, 2, 1, 1)
+        return self.norm(spectrum + (weights[:, 0] * row + weights[:, 1] * column))
+
+
+class GatedFFC2d(FFC2d):
+    """An FFC whose paths between local and global channels each have a gate, one number a pixel.
+
+        [a, b] = sigmoid(W_gate * x)
+        y_l = W_l2l * x_l + a (W_g2l * x_g)
+        y_g = b (W_l2g * x_l) + SpectralTransform(x_g)
+
+    Reference: as for :class:`LamaFourierUnit`.
+
+    Args:
+        arguments: those of :class:`ffconv.FFC2d`; all four paths must exist, without stride and groups. The
+            bias comes behind the gates.
+    Shape:
+        x (N, C_in, H, W) -> (N, C_out, H, W).
+    Raises:
+        ValueError: if a path is missing, or there is a stride or groups.
+    """
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        paths = (self.weight_l2l, self.weight_l2g, self.weight_g2l, self.spectral)
+        if None in paths or self.groups > 1 or max(self.stride) > 1:
+            raise ValueError("a gated FFC needs all four paths, stride 1 and groups 1")
+        self.gate = nn.Conv2d(self.in_channels, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gates = torch.sigmoid(self.gate(x))
+        padded = self.pad(x)
+        # One convolution for both paths that leave the local channels.
+        from_local = torch.cat([self.weight_l2l, self.weight_l2g])  # pyright: ignore
+        y = self._convolve(padded[:, : self.in_local], from_local)
+        from_global = self._convolve(padded[:, self.in_local :], self.weight_g2l)  # pyright: ignore
+        spectral = self.spectral(x[:, self.in_local :])  # pyright: ignore[reportOptionalCall]
+        local = y[:, : self.out_local] + from_global * gates[:, :1]
+        return self._add_bias(torch.cat([local, y[:, self.out_local :] * gates[:, 1:] + spectral], dim=1))
+
+
+def _spectrum_factor(x: Tensor, norm: FftNorm) -> float:
+    """What turns the orthonormal spectrum of a map into that of another norm."""
+    pixels = x.shape[-2] * x.shape[-1]
+    return math.sqrt(pixels) if norm == "backward" else 1 / math.sqrt(pixels)
+
+
+def _coordinates(spectrum: Tensor) -> tuple[Tensor, Tensor]:
+    """0 to 1 along both axes of a spectrum: (H, 1), (1, Wf)."""
+    height, width = spectrum.shape[-2:]
+    options = {"device": spectrum.device, "dtype": spectrum.dtype}
+    return torch.linspace(0, 1, height, **options)[:, None], torch.linspace(0, 1, width, **options)[None]
+
+
+def _resize_like(x: Tensor, like: Tensor, mode: str) -> Tensor:
+    return F.interpolate(x, size=like.shape[-2:], mode=mode, align_corners=False)
