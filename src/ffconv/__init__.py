@@ -4,20 +4,25 @@ Importing the package enters the ``ffc_*`` networks in timm's registry.
 """
 
 from ffconv.interop.weights import load_weights
-from ffconv.models import FFCResNet
-from ffconv.ops import FFC2d, FourierUnit, LocalFourierUnit, SpectralTransform
-from ffconv.surgery import conversion_report, convert, fuse
+from ffconv.models import FFCResNet, NonLocalBlock
+from ffconv.ops import FFC1d, FFC2d, FFC3d, FourierUnit, LocalFourierUnit, SpectralTransform
+from ffconv.surgery import Temporal, conversion_report, convert, fuse, inflate
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "FFC1d",
     "FFC2d",
+    "FFC3d",
     "FFCResNet",
     "FourierUnit",
     "LocalFourierUnit",
+    "NonLocalBlock",
     "SpectralTransform",
+    "Temporal",
     "conversion_report",
     "convert",
     "fuse",
+    "inflate",
     "load_weights",
 ]

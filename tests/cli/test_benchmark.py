@@ -38,6 +38,15 @@ def test_networks_beside_their_peer_as_a_table(capsys: pytest.CaptureFixture[str
     assert "1.000" in lines[2]
 
 
+def test_lamas_generator_beside_its_transcription(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["benchmark", "inpainting", "--width", "4", "--blocks", "1", "--size", "32", *QUICK]
+    assert main([*words, "--format", "json"]) == 0
+    measured = json.loads(capsys.readouterr().out)["measurements"]
+    plain = "lama_generator (plain transcription)"
+    assert [one["subject"] for one in measured] == ["lama_generator", plain]
+    assert {one["peer"] for one in measured} == {plain}
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

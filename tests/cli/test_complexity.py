@@ -19,6 +19,14 @@ def test_a_network_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert line.split() == ["resnet18", "11.69", "1.814", "0.000", "1.814"]
 
 
+def test_networks_of_clips_are_counted_for_eight_frames(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["complexity", "c2d_resnet18", "--format", "json"]) == 0
+    by_default = json.loads(capsys.readouterr().out)
+    assert main(["complexity", "c2d_resnet18", "--size", "3x8x224x224", "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out) == by_default
+    assert by_default[0]["input"] == "3x8x224x224"
+
+
 def test_arguments_reach_every_network(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["complexity", "resnet18", "resnet34", "--model.arguments.num_classes", "10", "--format", "json"]
     assert main(words) == 0

@@ -35,6 +35,12 @@ def test_receptive_fields_of_two_networks(tmp_path: Path, capsys: pytest.Capture
     assert capsys.readouterr().out == f"{output}\n"
 
 
+@pytest.mark.parametrize("kind", ["receptive-field", "spectrum"])
+def test_networks_of_clips_are_refused(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plot", kind, "ffc_c2d_resnet18", "--size", "32"]) == 2
+    assert "ffc_c2d_resnet18 takes clips: these plots are of networks of images" in capsys.readouterr().err
+
+
 def test_the_seed_decides_the_picture(tmp_path: Path) -> None:
     pictures = []
     for seed in (0, 0, 1):

@@ -10,7 +10,7 @@ from torch import nn
 
 from commands import image_folder
 from ffconv.cli import main
-from ffconv.cli.predict import class_titles
+from ffconv.cli.likeliest import class_titles
 from ffconv.data.config import DataConfig
 from ffconv.data.transforms import ImageTransformConfig
 from ffconv.tasks.classification import Classification, ClassificationConfig, load_classifier

@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from ffconv.data.decoding import decode_image, read_image
 from ffconv.data.samples import UnreadableSample
@@ -200,3 +200,10 @@ def test_original_imagenet_files(reference):
         with Image.open(file) as image:
             plain = np.asarray(image.convert("RGB"))
         np.testing.assert_array_equal(np.asarray(read_image(file)), plain)
+
+
+def test_pixels_as_they_are_stored():
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    stored = decode_image(encoded(Image.fromarray(noise(5, 7, 3)), exif=exif), "x", upright=False)
+    np.testing.assert_array_equal(np.asarray(stored), noise(5, 7, 3))

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ffconv.data.images import NO_LABEL, ImageFiles, ImageFolder
+from ffconv.data.images import ImageFiles, ImageFolder
+from ffconv.data.media import NO_LABEL
 from ffconv.errors import InputError
 
 

@@ -1,4 +1,4 @@
-"""``ffconv benchmark``: time and memory of networks and operators beside their peers."""
+"""``ffconv benchmark``: time and memory of networks and operators, and of reading videos, beside peers."""
 
 from __future__ import annotations
 
@@ -9,31 +9,47 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ffconv.cli.complexity import input_size
-from ffconv.cli.parser import CommandParser
+from ffconv.cli.parser import CommandParser, from_plain
 from ffconv.errors import require
 
 if TYPE_CHECKING:
-    from ffconv.analysis.benchmark import Measurement
+    from ffconv.analysis.tables import Table
     from ffconv.analysis.work import Setting, Subject
 
-HELP = "Time and memory of networks and operators beside their peers, taking turns in one run."
+HELP = "Time of networks, operators and video reading beside their peers, taking turns in one run."
 
 
 def add_arguments(parser: CommandParser) -> None:
-    """Networks or operators, a subcommand each."""
+    """Networks, operators, inpainting or video reading, a subcommand each."""
     kinds = parser.add_subcommands(dest="kind", required=True)
     kinds.add_subcommand("model", _model_parser(), help="whole networks")
     kinds.add_subcommand(
         "operator", _operator_parser(), help="single layers, beside the paper's transcription"
     )
+    kinds.add_subcommand(
+        "inpainting", _inpainting_parser(), help="LaMa's generator, beside its plain transcription"
+    )
+    kinds.add_subcommand("decoding", _decoding_parser(), help="clips of videos, beside decoding whole files")
 
 
 def run(arguments: Any) -> None:
-    """Measure every combination of the options and print or write the figures."""
-    from ffconv.analysis.benchmark import Effort, compare
-
+    """Measure and print or write the figures."""
     options = arguments[arguments.kind]
-    groups = {"model": _networks, "operator": _operators}[arguments.kind]
+    if arguments.kind == "decoding":
+        _run_decoding(options)
+    else:
+        _run_steps(arguments.kind, options)
+
+
+def _run_steps(kind: str, options: Any) -> None:
+    """Every combination of the options."""
+    import torch
+
+    from ffconv.analysis.benchmark import Effort, compare
+    from ffconv.analysis.benchmark_report import as_json, as_table
+    from ffconv.environment import describe_environment
+
+    groups = {"model": _networks, "operator": _operators, "inpainting": _inpainting}[kind]
     effort = Effort(options.rounds, options.warmup, options.block, options.threads)
     comparisons = [(setting, *group) for setting in _settings(options) for group in groups(options, setting)]
     measurements = [
@@ -41,7 +57,21 @@ def run(arguments: Any) -> None:
         for setting, subjects, peer in comparisons
         for measurement in compare(subjects, setting, effort, peer=peer)
     ]
-    _write(measurements, options)
+    environment = describe_environment(torch.device(options.device))
+    _write(as_table(measurements, environment), as_json(measurements, environment), options)
+
+
+def _run_decoding(options: Any) -> None:
+    import torch
+
+    from ffconv.analysis.decoding import as_json, as_table, compare_decoding
+    from ffconv.data.clip_config import ClipConfig
+    from ffconv.environment import describe_environment
+
+    clip = from_plain(ClipConfig, options.clip.as_dict(), section="clip")
+    measured = compare_decoding(options.videos, clip, rounds=options.rounds, decoder=options.decoder)
+    environment = describe_environment(torch.device("cpu"))
+    _write(as_table(measured, environment), as_json(measured, environment), options)
 
 
 def _model_parser() -> CommandParser:
@@ -85,6 +115,28 @@ def _operator_parser() -> CommandParser:
     return parser
 
 
+def _decoding_parser() -> CommandParser:
+    from ffconv.data.clip_config import ClipConfig
+    from ffconv.data.videos import Decoder
+
+    parser = CommandParser(description="Training clips of videos, from the file to the tensor.")
+    parser.add_argument("videos", type=Path, help="a video file, or a folder of videos")
+    parser.add_argument("--decoder", type=Decoder, default="pyav", help="of our reader")
+    parser.add_class_arguments(ClipConfig, "clip")
+    parser.add_argument("--rounds", type=int, default=5, help="clips of each video")
+    _add_output_options(parser)
+    return parser
+
+
+def _inpainting_parser() -> CommandParser:
+    parser = CommandParser(description="Steps of LaMa's generator; --size is that of the images.")
+    parser.add_argument("--width", type=int, default=64, help="channels after its first convolution")
+    parser.add_argument("--blocks", type=int, default=18, help="residual blocks")
+    _add_common_options(parser, size="512")
+    parser.set_defaults({"batch_size": [1]})
+    return parser
+
+
 def _add_common_options(parser: CommandParser, *, size: str) -> None:
     from ffconv.analysis.work import Engine, Mode, Precision
 
@@ -106,6 +158,10 @@ def _add_common_options(parser: CommandParser, *, size: str) -> None:
     parser.add_argument("--rounds", type=int, default=15, help="turns of each subject")
     parser.add_argument("--warmup", type=int, default=3, help="steps before the first turn")
     parser.add_argument("--block", type=float, default=0.05, help="seconds a turn lasts at least")
+    _add_output_options(parser)
+
+
+def _add_output_options(parser: CommandParser) -> None:
     parser.add_argument("--format", type=Literal["table", "json"], default="table", help="how to print")
     parser.add_argument("--output", type=Path, help="JSON file to write beside what is printed")
 
@@ -137,6 +193,13 @@ def _networks(options: Any, setting: Setting) -> Iterator[tuple[Sequence[Subject
     yield [network_subject(spec) for spec in specs.values()], next(iter(specs))
 
 
+def _inpainting(options: Any, setting: Setting) -> Iterator[tuple[Sequence[Subject], str]]:
+    from ffconv.analysis.subjects import inpainting_subjects
+
+    subjects = inpainting_subjects(width=options.width, blocks=options.blocks)
+    yield subjects, subjects[-1].name
+
+
 def _operators(options: Any, setting: Setting) -> Iterator[tuple[Sequence[Subject], str]]:
     from ffconv.analysis.subjects import OperatorShape, operator_subjects
 
@@ -146,19 +209,14 @@ def _operators(options: Any, setting: Setting) -> Iterator[tuple[Sequence[Subjec
         yield subjects, subjects[-1].name
 
 
-def _write(measurements: Sequence[Measurement], options: Any) -> None:
-    import torch
-
-    from ffconv.analysis.benchmark_report import as_json, as_table
+def _write(table: Table, figures: dict[str, Any], options: Any) -> None:
     from ffconv.analysis.tables import print_table
-    from ffconv.environment import describe_environment
     from ffconv.training.checkpoint import write_atomically
 
-    environment = describe_environment(torch.device(options.device))
-    text = json.dumps(as_json(measurements, environment), indent=2) + "\n"
+    text = json.dumps(figures, indent=2) + "\n"
     if options.output:
         write_atomically(options.output, text.encode())
     if options.format == "json":
         print(text, end="")
     else:
-        print_table(as_table(measurements, environment))
+        print_table(table)

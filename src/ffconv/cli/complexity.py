@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 HELP = "count parameters and multiply-adds of networks, in total or by layer"
 
+_FRAMES = 8  # of the paper's clips
 _TABLES = (1, 2, 3, 4, 5, 6)
 _SIZE = re.compile(r"\d+(x\d+){0,3}")
 
@@ -35,7 +36,10 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="arguments for every MODEL, as in --model.arguments.ratio 0.5",
     )
     parser.add_argument(
-        "--size", type=str, default="224", help="input: side, HxW, CxHxW or CxTxHxW (default: 224)"
+        "--size",
+        type=str,
+        default="224",
+        help="input: side, HxW, CxHxW or CxTxHxW (default: 224, for networks of clips 8 frames)",
     )
     parser.add_argument("--layers", action="store_true", help="one line a layer, an FFC by its parts")
     parser.add_argument(
@@ -67,14 +71,15 @@ def run(arguments: Namespace) -> None:
 
 def _networks(arguments: Namespace) -> Iterator[Report]:
     from ffconv.analysis.complexity import count_complexity
-    from ffconv.analysis.networks import NetworkSpec
+    from ffconv.analysis.networks import NetworkSpec, takes_clips
     from ffconv.analysis.reports import layers_report, networks_report
 
     size = input_size(arguments.size)
-    counts = {}
-    for text in arguments.networks:
-        spec = NetworkSpec.parse(text, arguments.model.arguments)
-        counts[str(spec)] = count_complexity(spec.build("meta"), size)
+    specs = [NetworkSpec.parse(text, arguments.model.arguments) for text in arguments.networks]
+    networks = {str(spec): spec.build("meta") for spec in specs}
+    if len(size) == 3 and all(map(takes_clips, networks.values())):
+        size = (size[0], _FRAMES, *size[1:])
+    counts = {name: count_complexity(network, size) for name, network in networks.items()}
     if not (arguments.layers or arguments.depth is not None):
         yield networks_report(counts, size)
         return

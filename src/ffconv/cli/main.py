@@ -16,12 +16,13 @@ from ffconv.errors import InputError
 
 COMMANDS = {
     "train": "train a network, or go on with a stopped run",
-    "evaluate": "top-1, top-5, per-class accuracy and confusion matrix of a checkpoint",
-    "predict": "name what is in images",
+    "evaluate": "score a checkpoint: accuracy of classes, AP of keypoints",
+    "predict": "name what is in images and videos, or find keypoints in them",
+    "inpaint": "fill the holes of images",
     "ablate": "train a list of variants with several seeds and print the paper's Tables 2 and 3",
-    "shards": "pack a folder of images into webdataset shards",
+    "shards": "pack a folder of images or videos into webdataset shards",
     "complexity": "parameters and multiply-adds of networks, and the paper's tables beside ours",
-    "benchmark": "speed and memory of layers and networks",
+    "benchmark": "speed and memory of layers and networks, speed of reading videos",
     "plot": "receptive fields, spectra and training curves",
     "demo": "train a small FFC network and its plain twin within minutes",
 }

@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ffconv.cli.evaluate import checkpoint_file
+from ffconv.cli.checkpoints import checkpoint_file
 from ffconv.cli.parser import CommandParser
 from ffconv.errors import InputError, require
 
@@ -141,7 +141,7 @@ def _network(text: str, images: Tensor, seed: int) -> tuple[str, nn.Module]:
     """A trained network from a file or a run folder, or an untrained one by name."""
     import torch
 
-    from ffconv.analysis.networks import NetworkSpec
+    from ffconv.analysis.networks import NetworkSpec, takes_clips
     from ffconv.analysis.watching import calibrate_norms
     from ffconv.tasks.classification import load_classifier
 
@@ -151,6 +151,7 @@ def _network(text: str, images: Tensor, seed: int) -> tuple[str, nn.Module]:
     spec = NetworkSpec.parse(text)
     torch.manual_seed(seed)
     network = spec.build()
+    require(not takes_clips(network), f"{spec} takes clips: these plots are of networks of images")
     calibrate_norms(network, images)
     return str(spec), network
 

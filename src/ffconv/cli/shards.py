@@ -1,16 +1,16 @@
-"""``ffconv shards``: from a folder of images to webdataset shards."""
+"""``ffconv shards``: from a folder of images or videos to webdataset shards."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ffconv.errors import InputError, require
 
 if TYPE_CHECKING:
     from ffconv.cli.parser import CommandParser
 
-HELP = "Packs a folder of images into webdataset shards, for local disks, web servers and object stores."
+HELP = "Packs images or videos into webdataset shards, for local disks, web servers and object stores."
 
 SPLITS = ("train", "val")
 
@@ -21,27 +21,32 @@ def add_arguments(parser: CommandParser) -> None:
         "source", type=Path, help="folder of class folders, or of splits (train, val) of such"
     )
     parser.add_argument("output", type=Path, help="folder for the shards; must not hold anything yet")
-    parser.add_argument("--samples_per_shard", type=int, default=5000, help="images in a shard, at most")
+    parser.add_argument("--kind", type=Literal["image", "video"], default="image", help="which files")
+    parser.add_argument("--samples_per_shard", type=int, default=5000, help="files in a shard, at most")
     parser.add_argument("--mib_per_shard", type=int, default=1024, help="size after which a shard ends")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the order of the images")
-    parser.add_argument("--verify", type=bool, default=True, help="read every image first, refuse bad ones")
-    parser.add_argument("--workers", type=int, default=2, help="processes that read the images")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the order of the files")
+    parser.add_argument("--verify", type=bool, default=True, help="read every file first, refuse bad ones")
+    parser.add_argument("--workers", type=int, default=2, help="processes that read the files")
 
 
 def run(arguments: Any) -> None:
     """Writes the shards of each split and says how many there are."""
-    from ffconv.data.images import ImageFolder
+    from ffconv.data.clips import read_whole
+    from ffconv.data.images import IMAGES
+    from ffconv.data.media import MediaFolder
     from ffconv.data.shard_writing import require_unused, write_shards
-    from ffconv.data.verify import refuse_unreadable, verify
+    from ffconv.data.verify import number_only, refuse_unreadable, verify
+    from ffconv.data.videos import VIDEOS
 
     require(arguments.workers >= 0, f"workers={arguments.workers} must not be negative")
     splits = [name for name in SPLITS if (arguments.source / name).is_dir()]
-    opened = {name: ImageFolder(arguments.source / name) for name in splits or ["."]}
+    media, read = {"image": (IMAGES, number_only), "video": (VIDEOS, read_whole)}[arguments.kind]
+    opened = {name: MediaFolder(arguments.source / name, media) for name in splits or ["."]}
     for name in opened:
         require_unused(arguments.output / name)
     if arguments.verify:
         for samples in opened.values():
-            refuse_unreadable(verify(samples, workers=arguments.workers), len(samples))
+            refuse_unreadable(verify(samples, read=read, workers=arguments.workers), len(samples))
     for name, samples in opened.items():
         folder = arguments.output / name
         try:
@@ -51,8 +56,11 @@ def run(arguments: Any) -> None:
                 samples_per_shard=arguments.samples_per_shard,
                 bytes_per_shard=arguments.mib_per_shard * 2**20,
                 seed=arguments.seed,
+                media=media,
             )
         except OSError as error:  # a full or write-protected disk
             raise InputError(f"{error.filename or folder}: {error.strerror}") from error
-        images = sum(shard.nsamples for shard in index.shards)
-        print(f"{folder}: {images} images of {len(index.classes)} classes in {len(index.shards)} shards")
+        files = sum(shard.nsamples for shard in index.shards)
+        print(
+            f"{folder}: {files} {media.noun}s of {len(index.classes)} classes in {len(index.shards)} shards"
+        )

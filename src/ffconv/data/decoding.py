@@ -27,9 +27,9 @@ _TURNS: dict[Any, Image.Transpose] = {
 }
 
 
-def read_image(path: Path) -> Image.Image:
+def read_image(path: Path, *, upright: bool = True) -> Image.Image:
     """``decode_image`` of a file; raises ``UnreadableSample`` also where the file cannot be opened."""
-    return decode_image(read_bytes(path), str(path))
+    return decode_image(read_bytes(path), str(path), upright=upright)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -44,8 +44,8 @@ def read_bytes(path: Path) -> bytes:
         raise UnreadableSample(str(path), error.strerror or str(error)) from error
 
 
-def decode_image(content: bytes, name: str) -> Image.Image:
-    """Decodes an image of any mode to RGB, turned upright by its EXIF orientation.
+def decode_image(content: bytes, name: str, *, upright: bool = True) -> Image.Image:
+    """Decodes an image of any mode to RGB.
 
     Transparent pixels are laid over white. 16-bit grey is scaled to 8 bit (65535 becomes 255). Of several
     frames the first counts. Pillow's warnings are kept from the user, who could do nothing about them.
@@ -53,6 +53,7 @@ def decode_image(content: bytes, name: str) -> Image.Image:
     Args:
         content: the encoded file.
         name: what the file is called in an error.
+        upright: turn it by its EXIF orientation; otherwise the pixels stay as they are stored.
 
     Raises:
         UnreadableSample: for an empty, truncated or foreign file, for floating point pixels, and for more
@@ -66,7 +67,7 @@ def decode_image(content: bytes, name: str) -> Image.Image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
                 image.load()
-                return _to_rgb(_upright(image))
+                return _to_rgb(_upright(image) if upright else image)
     except UnidentifiedImageError:
         raise UnreadableSample(name, "is no image in a known format") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:

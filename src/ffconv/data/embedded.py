@@ -31,7 +31,7 @@ class Digits:
     classes: tuple[str, ...] = tuple("0123456789")
 
     def __init__(self, split: Split, size: int = 32) -> None:
-        _require_split(split)
+        require_split(split)
         require(size >= 8, f"size={size} must be at least 8, the digits' own")
         from sklearn.datasets import load_digits
 
@@ -74,7 +74,7 @@ class FarMarks:
     classes: tuple[str, ...] = ("different", "equal")
 
     def __init__(self, split: Split, size: int = 64, count: int | None = None, colours: int = 4) -> None:
-        _require_split(split)
+        require_split(split)
         require(size >= 16, f"size={size} must be at least 16")
         require(2 <= colours <= 12, f"colours={colours} must lie in [2, 12]")
         require(count is None or count >= 1, f"count={count} must be at least 1")
@@ -114,5 +114,6 @@ def _rainbow(colours: int) -> np.ndarray:
     return np.rint(np.array(hues) * 255).astype(np.uint8)
 
 
-def _require_split(split: str) -> None:
+def require_split(split: str) -> None:
+    """Refuse a name that is no split's."""
     require(split in get_args(Split), f"split={split!r} must be train or val")

@@ -62,6 +62,14 @@ class LoaderSpec:
         require(self.on_error in get_args(OnError), f"on_error={self.on_error!r} must be raise or skip")
 
 
+def worker_processes(configured: int | None) -> int:
+    """The configured number, or one a core this process may use, at most eight."""
+    if configured is not None:
+        return configured
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+
+
 class Fetched(NamedTuple):
     """One batch (None when no sample of it was readable), what was left out, and why nothing can follow.
 

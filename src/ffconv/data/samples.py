@@ -81,14 +81,15 @@ def require_same_classes(expected: Sequence[str], found: Sequence[str], where: s
         return
     missing, unknown = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
     differences = [
-        f"{what} {_some(names)}" for what, names in (("without", missing), ("with", unknown)) if names
+        f"{what} {some(names)}" for what, names in (("without", missing), ("with", unknown)) if names
     ]
     raise InputError(
         f"{where}: {len(found)} classes {' and '.join(differences) or 'in another order'}, "
-        f"but the labels are counted by {len(expected)} classes {_some(expected)}"
+        f"but the labels are counted by {len(expected)} classes {some(expected)}"
     )
 
 
-def _some(names: Iterable[str], most: int = 5) -> str:
+def some(names: Iterable[str], most: int = 5) -> str:
+    """The first names of a list, and how many there are if these are not all."""
     listed = list(names)
     return ", ".join(listed[:most]) + (f", ... ({len(listed)} in all)" if len(listed) > most else "")

@@ -1,4 +1,4 @@
-"""Writes webdataset shards from any source of images."""
+"""Writes webdataset shards from any source of images or videos."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 
 from rich.progress import track
 
+from ffconv.data.images import IMAGES
+from ffconv.data.media import Media
 from ffconv.data.samples import EncodedSample, EncodedSamples, Samples
 from ffconv.data.seeding import permutation
 from ffconv.data.shard_index import ShardIndex, require_webdataset
@@ -24,6 +26,7 @@ def write_shards(
     samples_per_shard: int = 5000,
     bytes_per_shard: int = 2**30,
     seed: int = 0,
+    media: Media = IMAGES,
     progress: bool = True,
 ) -> ShardIndex:
     """Writes shards and their index into a new folder.
@@ -33,10 +36,11 @@ def write_shards(
     shards. The folder appears under its name only when it is complete.
 
     Args:
-        samples: source of ``(PIL image, label)``.
+        samples: source of ``(image or video, label)``; videos must be files.
         folder: where to; must not exist, or be empty.
         samples_per_shard, bytes_per_shard: a shard ends at whichever comes first.
         seed: of the shuffled order.
+        media: what the samples are.
         progress: show a progress bar.
 
     Raises:
@@ -63,7 +67,7 @@ def write_shards(
     ) as writer:
         for place, index in enumerate(track(order, description="writing shards", disable=not progress)):
             writer.write(_sample(samples, index, place))
-    index_of_shards = index_shards(sorted(partial.glob("*.tar")), samples.classes)
+    index_of_shards = index_shards(sorted(partial.glob("*.tar")), samples.classes, media)
     partial.replace(folder)
     return index_of_shards
 

@@ -1,8 +1,8 @@
 """webdataset shards on local disks, read by index like a folder.
 
 A shard is a tar file in which the files of one sample follow each other under one key: ``<key>.jpg`` (or
-another image extension) and ``<key>.cls``, the label in digits. Where ``samples.npy`` lies beside the shards
-it says where each image lies in them; otherwise the tar headers are read at the start.
+another extension of images, or one of videos) and ``<key>.cls``, the label in digits. Where ``samples.npy``
+lies beside the shards it says where each file lies in them; otherwise the tar headers are read at the start.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from ffconv.data.decoding import decode_image
-from ffconv.data.images import IMAGE_EXTENSIONS
+from ffconv.data.images import IMAGES
+from ffconv.data.media import Media
 from ffconv.data.samples import EncodedSample, UnreadableSample
 from ffconv.data.shard_index import INDEX_NAME, Shard, ShardIndex, read_index, require_webdataset
 from ffconv.errors import InputError, require
@@ -29,27 +28,29 @@ _META = re.compile(r"__[^/]*__($|/)")  # names that webdataset keeps for itself
 
 
 class LocalShards:
-    """Uncompressed local shards as a map-style source: ``shards[index]`` is ``(PIL RGB image, label)``.
+    """Uncompressed local shards as a map-style source of (what ``media`` makes of a file, label).
 
-    Only the wanted image is read, so the guarantees of ``ffconv.data.loading`` hold as they do for a folder.
+    Only the wanted file is read, so the guarantees of ``ffconv.data.loading`` hold as they do for a folder.
 
     Args:
         files: the shards; the ``shards.json`` beside the first names the classes (without one they are called
             "0", "1", ...).
+        media: what they hold.
 
     Raises:
-        InputError: for a missing, empty, broken or truncated shard, and a sample without image or label.
+        InputError: for a missing, empty, broken or truncated shard, and a sample without file or label.
     """
 
-    def __init__(self, files: Sequence[str | Path]) -> None:
+    def __init__(self, files: Sequence[str | Path], media: Media = IMAGES) -> None:
         require_webdataset()
+        self._media = media
         self._files = [Path(file) for file in files]
         for file in self._files:
             require(file.is_file(), f"{file}: no such shard")
         beside = self._files[0].absolute().with_name(INDEX_NAME)
         index = read_index(str(beside)) if beside.is_file() else None
         stored = _stored_entries(self._files, index) if index else None
-        self._entries = scan_shards(self._files) if stored is None else stored
+        self._entries = scan_shards(self._files, media) if stored is None else stored
         require(len(self._entries) > 0, f"{self._files[0]}: the shards hold no samples")
         needed = int(self._entries["label"].max()) + 1
         self.classes = index.classes if index else tuple(map(str, range(needed)))
@@ -61,12 +62,13 @@ class LocalShards:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+    def __getitem__(self, index: int) -> tuple[Any, int]:
         member, content = self._read(index)
-        return decode_image(content, f"{self._file(index)}:{member}"), int(self._entries[index]["label"])
+        sample = self._media.from_bytes(content, f"{self._file(index)}:{member}")
+        return sample, int(self._entries[index]["label"])
 
     def encoded(self, index: int) -> EncodedSample:
-        """The image file as it is."""
+        """The file as it is."""
         member, content = self._read(index)
         path = Path(member)
         return EncodedSample(path.stem, path.suffix[1:].lower(), content, int(self._entries[index]["label"]))
@@ -75,7 +77,7 @@ class LocalShards:
         return self._files[self._entries[index]["shard"]]
 
     def _read(self, index: int) -> tuple[str, bytes]:
-        """The image file's name, from the tar header that precedes it, and its content."""
+        """The file's name, from the tar header that precedes it, and its content."""
         file, entry = self._file(index), self._entries[index]
         try:
             with file.open("rb") as stream:
@@ -91,9 +93,9 @@ class LocalShards:
         return member, content
 
 
-def index_shards(files: Sequence[Path], classes: Sequence[str]) -> ShardIndex:
+def index_shards(files: Sequence[Path], classes: Sequence[str], media: Media = IMAGES) -> ShardIndex:
     """Writes ``samples.npy`` and ``shards.json`` beside shards that lie in one folder."""
-    entries = scan_shards(files)
+    entries = scan_shards(files, media)
     counts = np.bincount(entries["shard"], minlength=len(files)).tolist()
     shards = [Shard(file.name, count, file.stat().st_size) for file, count in zip(files, counts, strict=True)]
     index = ShardIndex(tuple(classes), tuple(shards))
@@ -102,27 +104,27 @@ def index_shards(files: Sequence[Path], classes: Sequence[str]) -> ShardIndex:
     return index
 
 
-def scan_shards(files: Sequence[Path]) -> np.ndarray:
+def scan_shards(files: Sequence[Path], media: Media = IMAGES) -> np.ndarray:
     """Finds every sample from the shards' tar headers: an array of ``ENTRY``, in the order of the shards.
 
     Raises:
-        InputError: naming the shard that is broken, or the sample that lacks an image or a label.
+        InputError: naming the shard that is broken, or the sample that lacks a file or a label.
     """
-    entries = [entry for number, file in enumerate(files) for entry in _scan_shard(file, number)]
+    entries = [entry for number, file in enumerate(files) for entry in _scan_shard(file, number, media)]
     return np.array(entries, dtype=ENTRY)
 
 
-def _scan_shard(file: Path, number: int) -> Iterator[tuple[int, int, int, int]]:
+def _scan_shard(file: Path, number: int, media: Media) -> Iterator[tuple[int, int, int, int]]:
     from webdataset.tariterators import group_by_keys
 
     try:
         with tarfile.open(file, "r:") as tar:
             for fields in group_by_keys(_members(tar, file)):
                 name = f"{file}:{fields['__key__']}"
-                image, label_member = image_and_label(fields, name)
+                content, label_member = file_and_label(fields, name, media)
                 label = tar.extractfile(label_member)
                 label = parse_label(label.read() if label else b"", name)
-                yield number, label, image.offset_data, image.size
+                yield number, label, content.offset_data, content.size
     except (tarfile.TarError, OSError, EOFError) as error:
         raise InputError(f"{file}: is no complete tar file ({error})") from error
 
@@ -134,18 +136,18 @@ def _members(tar: tarfile.TarFile, file: Path) -> Iterator[dict[str, Any]]:
             yield {"fname": member.name, "data": member, "__url__": str(file)}
 
 
-def image_and_label(fields: Mapping[str, Any], name: str) -> tuple[Any, Any]:
-    """The image and the ``.cls`` of a sample's fields, which are keyed by extension.
+def file_and_label(fields: Mapping[str, Any], name: str, media: Media) -> tuple[Any, Any]:
+    """The image or video and the ``.cls`` of a sample's fields, which are keyed by extension.
 
     Raises:
         InputError: naming the sample that lacks one of them.
     """
-    image = next((value for extension, value in fields.items() if f".{extension}" in IMAGE_EXTENSIONS), None)
+    file = next((value for extension, value in fields.items() if f".{extension}" in media.extensions), None)
     label = fields.get("cls")
-    if image is None or label is None:
+    if file is None or label is None:
         found = ", ".join(f".{extension}" for extension in sorted(fields) if not extension.startswith("__"))
-        raise InputError(f"{name}: a sample needs an image and a .cls label, this one has {found}")
-    return image, label
+        raise InputError(f"{name}: a sample needs {media.one} and a .cls label, this one has {found}")
+    return file, label
 
 
 def parse_label(content: bytes, name: str) -> int:

@@ -26,17 +26,18 @@ from typing import Any, NamedTuple
 
 from torch.utils.data import IterableDataset, get_worker_info
 
-from ffconv.data.decoding import decode_image
 from ffconv.data.fetching import MAXIMUM_UNREADABLE_RUN, Fetched, LoaderSpec, collated, given_up
+from ffconv.data.images import IMAGES
+from ffconv.data.media import Media
 from ffconv.data.samples import Prepare, SkippedSample, UnreadableSample
 from ffconv.data.seeding import borrowed_randomness, derive_seed, permutation
 from ffconv.data.shard_index import ShardIndex, require_webdataset
-from ffconv.data.shards import image_and_label, parse_label
+from ffconv.data.shards import file_and_label, parse_label
 from ffconv.errors import InputError
 
 
 class _Raw(NamedTuple):
-    """An undecoded sample: its number in the whole set, its name, its image file and its label."""
+    """An undecoded sample: its number in the whole set, its name, its file and its label."""
 
     number: int
     name: str
@@ -51,18 +52,26 @@ class ShardStream:
         urls: the shards, as webdataset opens them (``pipe:command``, URL, local path).
         index: the class names, and the shards' numbers of samples, in the order of ``urls``.
         shuffle_buffer: undecoded samples a worker holds to shuffle among; 0 keeps the shards' order.
+        media: what the shards hold.
 
     Raises:
         InputError: where the index does not fit the shards, or webdataset is not installed.
     """
 
-    def __init__(self, urls: Sequence[str], index: ShardIndex, shuffle_buffer: int = 1000) -> None:
+    def __init__(
+        self,
+        urls: Sequence[str],
+        index: ShardIndex,
+        shuffle_buffer: int = 1000,
+        media: Media = IMAGES,
+    ) -> None:
         require_webdataset()
         if len(urls) != len(index.shards):
             raise InputError(f"{urls[0]}: {len(urls)} shards, but their index lists {len(index.shards)}")
         self.urls = tuple(urls)
         self.classes = index.classes
         self.shuffle_buffer = shuffle_buffer
+        self.media = media
         self.counts = [shard.nsamples for shard in index.shards]
 
     def __len__(self) -> int:
@@ -78,11 +87,11 @@ class ShardStream:
         position = 0
         for position, fields in enumerate(_samples_of(url), start=1):
             name = f"{url}:{fields['__key__']}"
-            image, label_file = image_and_label(fields, name)
+            content, label_file = file_and_label(fields, name, self.media)
             label = parse_label(label_file, name)
             if label >= len(self.classes):
                 raise InputError(f"{name}: label {label}, but {len(self.classes)} classes")
-            yield _Raw(first + position - 1, name, image, label)
+            yield _Raw(first + position - 1, name, content, label)
         if position != self.counts[number]:
             raise InputError(f"{url}: {position} samples, but its index says {self.counts[number]}")
 
@@ -204,7 +213,7 @@ class StreamedBatches(IterableDataset[Fetched]):
             for raw in raws:
                 seed_everything(derive_seed(self._spec.seed, "sample", self._epoch, raw.number))
                 try:
-                    item = decode_image(raw.content, raw.name), raw.label
+                    item = self._stream.media.from_bytes(raw.content, raw.name), raw.label
                     prepared.append(self._prepare(item, raw.number))
                     unreadable_run = 0
                 except UnreadableSample as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -99,7 +99,7 @@ def train_transform(config: ImageTransformConfig) -> ImageTransform:
         )
     if config.colour_jitter:
         steps.append(v2.ColorJitter(*[config.colour_jitter] * 3))
-    steps += _to_normalised_tensor(config)
+    steps += to_normalised_tensor(config.mean, config.std)
     if config.random_erasing:
         steps.append(v2.RandomErasing(config.random_erasing))
     return v2.Compose(steps)
@@ -112,7 +112,7 @@ def eval_transform(config: ImageTransformConfig) -> ImageTransform:
             _without_far_ends,
             v2.Resize(config.eval_short_side, interpolation=_FILTERS[config.interpolation]),
             v2.CenterCrop(config.eval_size),
-            *_to_normalised_tensor(config),
+            *to_normalised_tensor(config.mean, config.std),
         ]
     )
 
@@ -137,9 +137,6 @@ def _without_far_ends(image: Image.Image) -> Image.Image:
     return image.crop((left, top, image.width - left, image.height - top))
 
 
-def _to_normalised_tensor(config: ImageTransformConfig) -> list[v2.Transform]:
-    return [
-        v2.PILToTensor(),
-        v2.ToDtype(torch.float32, scale=True),
-        v2.Normalize(list(config.mean), list(config.std)),
-    ]
+def to_normalised_tensor(mean: Sequence[float], std: Sequence[float]) -> list[v2.Transform]:
+    """Steps from an 8-bit image of C channels to float32 (C, H, W) in [0, 1], less the mean, over the std."""
+    return [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]

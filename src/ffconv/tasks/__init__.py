@@ -7,7 +7,12 @@ from typing import Any, NamedTuple
 
 from ffconv.errors import InputError
 
-_TASKS = {"classification": ("ffconv.tasks.classification", "Classification", "ClassificationConfig")}
+_TASKS = {
+    "action": ("ffconv.tasks.action", "Action", "ActionConfig"),
+    "classification": ("ffconv.tasks.classification", "Classification", "ClassificationConfig"),
+    "inpainting": ("ffconv.tasks.inpainting", "Inpainting", "InpaintingConfig"),
+    "pose": ("ffconv.tasks.pose", "Pose", "PoseConfig"),
+}
 
 
 class TaskKind(NamedTuple):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ffconv.data.config import DataConfig, Split, open_samples
-from ffconv.data.limit import limited
-from ffconv.data.loading import Batches, BatchLoader, LoaderSpec, batches_per_epoch
-from ffconv.data.samples import require_same_classes
 from ffconv.data.seeding import borrowed_randomness, derive_seed
 from ffconv.data.transforms import PrepareImage, eval_transform, train_transform
-from ffconv.data.verify import refuse_unreadable, verify
 from ffconv.errors import require
 from ffconv.metrics.classification import ClassificationMetrics, ClassificationScores
+from ffconv.tasks.labelled import LabelledTask
+from ffconv.tasks.loaders import SplitLoaders
 from ffconv.tasks.networks import ModelConfig, build_network, restore_network
 from ffconv.training.checkpoint import read_weights
-from ffconv.training.config import plain
 from ffconv.training.task import Batch, Share
 
 
@@ -68,7 +64,7 @@ class ClassificationConfig:
         require(self.limit is None or self.limit > 0, f"limit={self.limit} must be at least 1, or null")
 
 
-class Classification:
+class Classification(LabelledTask):
     """Image classification, as `ffconv.training.task.Task` asks for it.
 
     Args:
@@ -77,38 +73,22 @@ class Classification:
         classes: Names the labels must be counted by, a checkpoint's; by default those of the training set.
     """
 
-    main_metric = "top1"
+    name = "classification"
 
     def __init__(self, config: ClassificationConfig, share: Share, *, classes: tuple[str, ...] | None = None):
-        self.config, self.share = config, share
-        self._expected_classes = classes
-        self._skipped: dict[str, str] = {}
-        self._sources: dict[Split, Any] = {}
-        self._eval_loaders: dict[Split, BatchLoader] = {}
-
-    @cached_property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes in label order."""
-        return self._expected_classes or tuple(self._samples("train").classes)
-
-    def check(self) -> None:
-        for split in ("train", "val"):
-            samples = self._samples(split)
-            if self.config.data.verify:
-                refuse_unreadable(verify(samples, workers=self.config.data.worker_processes), len(samples))
+        super().__init__(config, share, classes=classes, open_split=partial(open_samples, config.data))
+        self.config = config
+        transform = config.data.transform
+        self._loaders = SplitLoaders(
+            self._opened,
+            for_training=lambda _: PrepareImage(train_transform(transform)),
+            for_evaluation=lambda _: PrepareImage(eval_transform(transform)),
+            reading=config.data,
+            share=share,
+        )
 
     def build_model(self) -> nn.Module:
         return build_network(self.config.model, len(self.classes))
-
-    def batches_per_epoch(self) -> int:
-        return batches_per_epoch(self._samples("train"), self._train_spec)
-
-    def train_batches(self, epoch: int, start: int) -> Iterable[Batch]:
-        batches = self._train_loader.train(epoch, start)
-        try:
-            yield from batches
-        finally:
-            self._note_skipped(batches)
 
     def loss(self, model: nn.Module, batch: Batch, step: int) -> Tensor:
         images, targets = self._mixed(batch["image"], batch["label"], step)
@@ -122,30 +102,12 @@ class Classification:
 
         Every process must call it; all get the same.
         """
-        batches = self._eval_loader(split).evaluation()
         metrics = ClassificationMetrics(self.classes)
-        for batch in map(self.share.move, batches):
+        for batch in map(self.share.move, self._loaders.evaluation(split)):
             logits = model(batch["image"]).float()
             losses = F.cross_entropy(logits, batch["label"], reduction="none")
             metrics.update(logits, batch["label"], losses)
-        self._note_skipped(batches)
         return metrics.compute()
-
-    def metadata(self) -> dict[str, Any]:
-        data = plain(self.config.data)
-        del data["workers"]  # of this machine, and the same run gives the same file with any number
-        return {
-            "task": "classification",
-            "model": {"name": self.config.model.name, "arguments": self.config.model.arguments},
-            "classes": self.classes,
-            "data": data,
-        }
-
-    def skipped(self) -> Iterable[tuple[str, str]]:
-        return self._skipped.items()
-
-    def _note_skipped(self, batches: Batches) -> None:
-        self._skipped |= {sample.name: sample.reason for sample in batches.skipped}
 
     def _mixed(self, images: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """Images and targets (N, C) mixed as the step's seed says, the same way on every process."""
@@ -162,48 +124,6 @@ class Classification:
         with borrowed_randomness() as seed_everything:
             seed_everything(derive_seed(self.share.seed, "mixing", step))
             return v2.RandomChoice(mixings)(images, labels)
-
-    @cached_property
-    def _train_spec(self) -> LoaderSpec:
-        # A set smaller than a batch, as --limit makes it, is a batch of its own.
-        together = self.share.batch_size * self.share.world_size
-        return self._spec(drop_last=len(self._samples("train")) >= together)
-
-    @cached_property
-    def _train_loader(self) -> BatchLoader:
-        prepare = PrepareImage(train_transform(self.config.data.transform))
-        return BatchLoader(self._samples("train"), prepare, self._train_spec)
-
-    def _eval_loader(self, split: Split) -> BatchLoader:
-        if split not in self._eval_loaders:
-            prepare, spec = (
-                PrepareImage(eval_transform(self.config.data.transform)),
-                self._spec(drop_last=False),
-            )
-            self._eval_loaders[split] = BatchLoader(self._samples(split), prepare, spec)
-        return self._eval_loaders[split]
-
-    def _samples(self, split: Split) -> Any:
-        if split not in self._sources:  # listing a million files takes its time
-            samples = open_samples(self.config.data, split)
-            expected = self._expected_classes if split == "train" else self.classes
-            if expected is not None:
-                require_same_classes(expected, samples.classes, f"data split {split}")
-            limit = self.config.limit
-            self._sources[split] = samples if limit is None else limited(samples, limit)
-        return self._sources[split]
-
-    def _spec(self, *, drop_last: bool) -> LoaderSpec:
-        return LoaderSpec(
-            batch_size=self.share.batch_size,
-            seed=self.share.seed,
-            workers=self.config.data.worker_processes,
-            rank=self.share.rank,
-            world_size=self.share.world_size,
-            pin_memory=self.share.device.type == "cuda",
-            on_error=self.config.data.on_error,
-            drop_last=drop_last,
-        )
 
 
 @dataclass(frozen=True)
@@ -223,17 +143,19 @@ class Classifier:
     metrics: dict[str, float]
 
 
-def load_classifier(path: Path) -> Classifier:
+def load_classifier(path: Path, *, task: str = "classification") -> Classifier:
     """A trained network from its checkpoint alone.
+
+    Args:
+        path: The checkpoint.
+        task: What it must have been trained for: any task whose outputs are classes.
 
     Raises:
         InputError: if the file is missing, truncated, or of another task or architecture.
     """
     weights, metadata = read_weights(path)
-    require(
-        metadata.get("task") == "classification",
-        f"{path} is a checkpoint of {metadata.get('task')}, not of classification",
-    )
+    trained_for = metadata.get("task", "classification")
+    require(trained_for == task, f"{path} is a checkpoint of {trained_for}, not of {task}")
     model, classes = metadata["model"], tuple(metadata["classes"])
     network = restore_network(model["name"], len(classes), model["arguments"], weights, source=path)
     return Classifier(network, classes, metadata["data"], metadata["metrics"])

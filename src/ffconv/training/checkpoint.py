@@ -12,7 +12,7 @@ import json
 import os
 import pickle
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,22 +74,38 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         InputError: if the file is missing, truncated, or no checkpoint of ours.
     """
+    with _opened(path) as file:
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        return weights, _metadata_of(file, path)
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The metadata alone, without reading the weights; raises as `read_weights` does."""
+    with _opened(path) as file:
+        return _metadata_of(file, path)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
         raise InputError(f"no checkpoint at {path}")
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = (file.metadata() or {}).get(_METADATA)
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            yield file
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is no readable safetensors file, or a truncated one ({error})") from error
+
+
+def _metadata_of(file: Any, path: Path) -> dict[str, Any]:
+    metadata = (file.metadata() or {}).get(_METADATA)
     if metadata is None:
         raise InputError(
             f"{path} does not say which network it belongs to: it was not saved by ffconv train"
             " (give such weights to a network with --model.weights)"
         )
-    return weights, json.loads(metadata)
+    return json.loads(metadata)
 
 
 def save_state(folder: Path, state: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ config.yaml        the configuration as resolved; `ffconv train --config` takes 
 environment.json   versions, device and command line of each start
 metrics.csv        a row an epoch
 curves.png         the same, drawn
+*.png              what else the task draws, such as samples.png of inpainting
 tensorboard/       the same and the loss between, for TensorBoard
 skipped.csv        unreadable samples that were left out, and why
 best.safetensors   weights of the best epoch so far, averaged ones where an average is kept

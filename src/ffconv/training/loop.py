@@ -23,13 +23,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ffconv.data.seeding import derive_seed
 from ffconv.errors import InputError, require
-from ffconv.training.checkpoint import load_state, save_state, save_weights
+from ffconv.training.checkpoint import load_state, save_state, save_weights, write_atomically
 from ffconv.training.config import TrainingConfig
 from ffconv.training.folder import BEST, LAST, RunFolder
 from ffconv.training.optim import Schedule, build_optimizer, peak_learning_rate
 from ffconv.training.progress import Reporter
 from ffconv.training.signals import StopSignals
-from ffconv.training.task import Batch, Task
+from ffconv.training.task import Batch, DrawsPictures, Task, channels_last
 
 
 class Diverged(InputError):
@@ -93,7 +93,8 @@ class Trainer:
         torch.manual_seed(config.seed)
         network = task.build_model().to(accelerator.device)
         if loop.channels_last:
-            network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+            for weight in network.parameters():  # of images (4 axes) and of clips (5)
+                weight.data = weight.data.contiguous(memory_format=channels_last(weight))
         # The copy is made of the bare network, before anything is wrapped around its forward.
         self.average = _moving_average(network, loop.ema_decay)
         if loop.compile:
@@ -234,6 +235,8 @@ class Trainer:
         at.skipped |= dict(gather_object(list(self.task.skipped())))
         if self.accelerator.is_main_process:
             self._write_epoch()
+            if isinstance(self.task, DrawsPictures):
+                self._draw(self.task)
         self._save()
 
     def _evaluate(self) -> dict[str, float]:
@@ -273,6 +276,13 @@ class Trainer:
             f"{name} {value:.4g}" for name, value in row.items() if name not in ("epoch", "step")
         )
         self.reporter.say(f"epoch {row['epoch']}/{self.config.loop.epochs} done  {values}")
+
+    def _draw(self, task: DrawsPictures) -> None:
+        """The task's pictures, of the weights the epoch's file has."""
+        network = self.network if self.average is None else self.average
+        with torch.no_grad(), self.accelerator.autocast():
+            for name, picture in task.pictures(network).items():
+                write_atomically(self.folder.path / name, picture)
 
     def _save(self) -> None:
         """Writes the state the run can go on from."""

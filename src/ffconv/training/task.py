@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -34,15 +34,20 @@ class Share:
 
     def move(self, batch: Batch) -> Batch:
         """The batch on this process's device, images and clips in the memory format of the network."""
-        formats = {4: torch.channels_last, 5: torch.channels_last_3d} if self.channels_last else {}
         return {
             name: tensor.to(
                 self.device,
                 non_blocking=True,
-                memory_format=formats.get(tensor.ndim, torch.preserve_format),
+                memory_format=channels_last(tensor) if self.channels_last else torch.preserve_format,
             )
             for name, tensor in batch.items()
         }
+
+
+def channels_last(tensor: Tensor) -> torch.memory_format:
+    """The format with channels last of what has as many axes; that of images (4) and of clips (5) differ."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    return formats.get(tensor.ndim, torch.preserve_format)
 
 
 class Task(Protocol):
@@ -98,4 +103,13 @@ class Task(Protocol):
 
     def skipped(self) -> Iterable[tuple[str, str]]:
         """(name, reason) of each unreadable sample this process has left out so far."""
+        ...
+
+
+@runtime_checkable
+class DrawsPictures(Protocol):
+    """A task that also shows what its network does."""
+
+    def pictures(self, model: nn.Module) -> Mapping[str, bytes]:
+        """PNG files for the run folder, by name; asked for after each epoch, on the main process alone."""
         ...

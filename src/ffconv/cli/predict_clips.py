@@ -1,0 +1,143 @@
+"""``ffconv predict`` with a checkpoint of action recognition: what happens in these videos, and when?"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ffconv.cli.checkpoints import add_device, checkpoint_file
+from ffconv.cli.likeliest import likeliest
+from ffconv.cli.main import INPUT_ERROR
+from ffconv.cli.parser import CommandParser, from_plain
+from ffconv.errors import InputError, require
+
+if TYPE_CHECKING:
+    from ffconv.data.video_config import VideoDataConfig
+
+
+def add_arguments(parser: CommandParser, task: str) -> None:
+    """The options beside the checkpoint."""
+    parser.add_argument("videos", type=Path, help="a video file, or a folder of videos")
+    parser.add_argument("--top", type=int, default=5, help="how many classes")
+    parser.add_argument("--clips", type=int, default=10, help="clips of each video, evenly spread")
+    parser.add_argument("--crops", type=Literal[1, 3, 10], default=3, help="of each clip")
+    parser.add_argument("--batch_size", type=int, default=8, help="views on the device at a time")
+    parser.add_argument("--workers", type=int, default=0, help="processes that read videos")
+    add_device(parser)
+    parser.add_argument("--format", type=Literal["table", "json"], default="table", help="how to print")
+    parser.add_argument(
+        "--output",
+        type=Path | None,
+        default=None,
+        help="MP4 file to write with the labels drawn; for a folder of videos a folder",
+    )
+
+
+def run(arguments: Any) -> int:
+    """Prints the predictions; returns 2 if some video could not be read, after those of the others."""
+    import torch
+
+    from ffconv.data.clip_config import ViewsConfig
+    from ffconv.data.clips import PrepareViews
+    from ffconv.data.loading import LoaderSpec, eval_batches
+    from ffconv.data.media import MediaFiles
+    from ffconv.data.video_config import VideoDataConfig
+    from ffconv.data.videos import VIDEOS
+    from ffconv.tasks.classification import load_classifier
+    from ffconv.tasks.multi_view import scored_videos
+    from ffconv.training.config import LoopConfig
+    from ffconv.training.processes import share_of, start_accelerator
+
+    for name in ("top", "batch_size"):
+        require(getattr(arguments, name) > 0, f"{name}={getattr(arguments, name)} must be at least 1")
+    views = ViewsConfig(arguments.clips, arguments.crops)
+    classifier = load_classifier(checkpoint_file(arguments.checkpoint), task="action")
+    data: VideoDataConfig = from_plain(VideoDataConfig, classifier.data, section="data")
+    files = MediaFiles(arguments.videos, VIDEOS)
+    prepare = PrepareViews(data.clip, views.clips, data.decoder)
+    batches = eval_batches(files, prepare, spec=LoaderSpec(1, workers=arguments.workers, on_error="skip"))
+    accelerator = start_accelerator(LoopConfig(device=arguments.device))
+    network = classifier.network.to(accelerator.device)
+    records = []
+    with torch.no_grad():
+        share = share_of(accelerator, arguments.batch_size)
+        for video in scored_videos(network, batches, data.clip, views=views, share=share):
+            named = [
+                likeliest(scores, classifier.classes, top=arguments.top)
+                for scores in (video.scores, *video.clip_scores)
+            ]
+            records.append(_record(files.files[video.index], named, video.spans.tolist()))
+    _print(records, arguments.format)
+    if arguments.output is not None:
+        _draw(records, arguments.videos, arguments.output, data)
+    for sample in batches.skipped:
+        print(f"ffconv: {sample.name}: {sample.reason}", file=sys.stderr)
+    return INPUT_ERROR if batches.skipped else 0
+
+
+def _record(file: Path, named: Sequence[Any], spans: Sequence[Sequence[float]]) -> dict[str, Any]:
+    whole, *clips = named
+    return {
+        "video": str(file),
+        "predictions": whole,
+        "clips": [
+            {"start": round(start, 3), "end": round(end, 3), "predictions": found}
+            for (start, end), found in zip(spans, clips, strict=True)
+        ],
+    }
+
+
+def _print(records: Sequence[dict[str, Any]], form: str) -> None:
+    from ffconv.analysis.tables import Table, print_table
+
+    if form == "json":
+        print(json.dumps(records, indent=2))
+        return
+    rows = []
+    for record in records:
+        whole = [("all clips", found) for found in record["predictions"]]
+        parts = [(_seconds(clip), clip["predictions"][0]) for clip in record["clips"]]
+        for place, (when, found) in enumerate([*whole, *parts]):
+            name = record["video"] if place == 0 else ""
+            when = "" if 0 < place < len(whole) else when
+            rows.append((name, when, found["name"], f"{100 * found['probability']:.2f}"))
+    print_table(Table("Predictions", ("video", "seconds", "class", "probability (%)"), rows, left=3))
+
+
+def _seconds(clip: dict[str, Any]) -> str:
+    return f"{clip['start']:.2f} to {clip['end']:.2f}"
+
+
+def _draw(records: Sequence[dict[str, Any]], videos: Path, output: Path, data: VideoDataConfig) -> None:
+    """Writes each video with its label, and that of the clip nearest to the moment, drawn on it."""
+    from ffconv.data.samples import UnreadableSample
+    from ffconv.data.video_writing import video_writer, with_caption
+    from ffconv.data.videos import VideoFile
+
+    for record in records:
+        file = Path(record["video"])
+        target = (output / file.relative_to(videos)).with_suffix(".mp4") if videos.is_dir() else output
+        require(target.resolve() != file.resolve(), f"output={target} must not be the video itself")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot write {target}: {error.strerror}") from error
+        try:
+            video = VideoFile(str(file), file)
+            with video.open(data.decoder) as opened, video_writer(target, opened.rate) as writer:
+                for number, picture in enumerate(opened.frames()):
+                    writer.write(with_caption(picture, _caption(record, number / opened.rate)))
+        except UnreadableSample as error:
+            print(f"ffconv: {error}", file=sys.stderr)
+
+
+def _caption(record: dict[str, Any], time: float) -> tuple[str, str]:
+    clip = min(record["clips"], key=lambda clip: abs((clip["start"] + clip["end"]) / 2 - time))
+    return _words(record["predictions"][0]), f"{_seconds(clip)} s: {_words(clip['predictions'][0])}"
+
+
+def _words(found: dict[str, Any]) -> str:
+    return f"{found['name']} {100 * found['probability']:.0f} %"

@@ -1,0 +1,85 @@
+"""``ffconv predict`` with a checkpoint of image classification: what is in these images?"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ffconv.cli.checkpoints import add_device, checkpoint_file
+from ffconv.cli.likeliest import likeliest
+from ffconv.cli.main import INPUT_ERROR
+from ffconv.cli.parser import CommandParser, from_plain
+from ffconv.errors import require
+
+if TYPE_CHECKING:
+    import torch
+
+    from ffconv.tasks.classification import Classifier
+    from ffconv.training.task import Batch
+
+
+def add_arguments(parser: CommandParser, task: str) -> None:
+    """The options beside the checkpoint."""
+    parser.add_argument("images", type=Path, help="an image file, or a folder of images")
+    parser.add_argument("--top", type=int, default=5, help="how many classes")
+    parser.add_argument("--batch_size", type=int, default=32, help="images per batch")
+    parser.add_argument("--workers", type=int, default=0, help="processes that read images")
+    add_device(parser)
+    parser.add_argument("--format", type=Literal["table", "json"], default="table", help="how to print")
+
+
+def run(arguments: Any) -> int:
+    """Prints the predictions; returns 2 if some image could not be read, after those of the others."""
+    from ffconv.data.images import ImageFiles
+    from ffconv.data.loading import LoaderSpec, eval_batches
+    from ffconv.data.transforms import ImageTransformConfig, PrepareImage, eval_transform
+    from ffconv.tasks.classification import load_classifier
+    from ffconv.training.config import LoopConfig
+    from ffconv.training.processes import start_accelerator
+
+    require(arguments.top > 0, f"top={arguments.top} must be at least 1")
+    classifier = load_classifier(checkpoint_file(arguments.checkpoint))
+    files = ImageFiles(arguments.images)
+    transform = from_plain(ImageTransformConfig, classifier.data["transform"], section="data.transform")
+    spec = LoaderSpec(batch_size=arguments.batch_size, workers=arguments.workers, on_error="skip")
+    batches = eval_batches(files, PrepareImage(eval_transform(transform)), spec=spec)
+    device = start_accelerator(LoopConfig(device=arguments.device)).device
+    records = [
+        {"image": str(files.files[index]), "predictions": predictions}
+        for index, predictions in _predict(classifier, batches, top=arguments.top, device=device)
+    ]
+    _print(records, arguments.format)
+    for sample in batches.skipped:
+        print(f"ffconv: {sample.name}: {sample.reason}", file=sys.stderr)
+    return INPUT_ERROR if batches.skipped else 0
+
+
+def _predict(
+    classifier: Classifier, batches: Iterable[Batch], *, top: int, device: torch.device
+) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """For each image its index and its most likely classes, the likeliest first."""
+    import torch
+
+    network = classifier.network.to(device)
+    for batch in batches:
+        with torch.no_grad():
+            chances = network(batch["image"].to(device)).float().softmax(1).cpu()
+        for index, own in zip(batch["index"], chances, strict=True):
+            yield int(index), likeliest(own, classifier.classes, top=top)
+
+
+def _print(records: list[dict[str, Any]], form: str) -> None:
+    from ffconv.analysis.tables import Table, print_table
+
+    if form == "json":
+        print(json.dumps(records, indent=2))
+        return
+    rows = [
+        (record["image"] if rank == 0 else "", found["name"], f"{100 * found['probability']:.2f}")
+        for record in records
+        for rank, found in enumerate(record["predictions"])
+    ]
+    print_table(Table("Predictions", ("image", "class", "probability (%)"), rows, left=2))

@@ -1,0 +1,174 @@
+"""``ffconv predict`` with a checkpoint of keypoints: where are they, in images or in a video?"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ffconv.cli.checkpoints import add_device, checkpoint_file
+from ffconv.cli.main import INPUT_ERROR
+from ffconv.cli.parser import CommandParser, from_plain
+from ffconv.errors import InputError, require
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+    from ffconv.tasks.person_boxes import FindPersons, Picture
+    from ffconv.tasks.pose_prediction import PosePredictor
+
+# Formats that a picture is written in again; others become PNG.
+_SAVED = (".jpg", ".jpeg", ".png")
+
+
+def add_arguments(parser: CommandParser, task: str) -> None:
+    """The options beside the checkpoint."""
+    parser.add_argument("input", type=Path, help="an image file, a folder of images, or a video file")
+    parser.add_argument(
+        "--boxes",
+        type=str,
+        default="detector",
+        help="where persons are: 'detector' (torchvision's), 'whole' (the whole picture), or a COCO file of"
+        " annotations or results, whose image_id is the number that is the image's name, else its place"
+        " from 1, or the frame's from 0",
+    )
+    parser.add_argument(
+        "--detector", type=Path | None, default=None, help="weights of torchvision's Faster R-CNN (default:"
+        " those torch.hub has fetched; nothing is fetched here)"
+    )  # fmt: skip
+    parser.add_argument("--category", type=int, default=1, help="category_id of the boxes used of a file")
+    parser.add_argument("--box_threshold", type=float, default=0.5, help="smallest score of a box")
+    parser.add_argument("--keypoint_threshold", type=float, default=0.2, help="smallest score that is drawn")
+    parser.add_argument("--flip", type=bool | None, default=None, help="average with the mirrored image's"
+                        " heatmaps (default: as in training)")  # fmt: skip
+    parser.add_argument("--batch_size", type=int, default=32, help="persons per batch")
+    parser.add_argument(
+        "--output", type=Path, default=Path("predictions"), help="folder of the pictures and keypoints.json"
+    )
+    add_device(parser)
+
+
+def run(arguments: Any) -> int:
+    """Draws and writes the keypoints; returns 2 if some image could not be read, after the others."""
+    from ffconv.data.images import IMAGE_EXTENSIONS
+
+    require(arguments.batch_size > 0, f"batch_size={arguments.batch_size} must be at least 1")
+    predictor = _predictor(arguments)
+    record = _Record(predictor, _finder(arguments, predictor.device))
+    path, skipped = arguments.input, []
+    if path.is_file() and path.suffix.lower() not in IMAGE_EXTENSIONS:
+        done = _video(path, record, arguments.output)
+    else:
+        done, skipped = _images(path, record, arguments.output)
+    for message in skipped:
+        print(f"ffconv: {message}", file=sys.stderr)
+    print(f"{done}; the pictures and keypoints.json are in {arguments.output}")
+    return INPUT_ERROR if skipped else 0
+
+
+def _predictor(arguments: Any) -> PosePredictor:
+    from ffconv.data.pose_transforms import PoseTransformConfig
+    from ffconv.tasks.pose import PoseEstimator, PoseTestConfig, load_pose
+    from ffconv.tasks.pose_prediction import PosePredictor
+    from ffconv.training.config import LoopConfig
+    from ffconv.training.processes import start_accelerator
+
+    trained = load_pose(checkpoint_file(arguments.checkpoint))
+    transform = from_plain(PoseTransformConfig, trained.data["transform"], section="data.transform")
+    test = from_plain(PoseTestConfig, trained.test, section="test")
+    if arguments.flip is not None:
+        test = dataclasses.replace(test, flip=arguments.flip)
+    device = start_accelerator(LoopConfig(device=arguments.device)).device
+    estimator = PoseEstimator(trained.network.to(device), trained.keypoint_set, transform, test)
+    return PosePredictor(
+        estimator, device, batch_size=arguments.batch_size, shown=arguments.keypoint_threshold
+    )
+
+
+def _finder(arguments: Any, device: torch.device) -> FindPersons:
+    from ffconv.tasks.person_boxes import BoxFile, PersonDetector, whole_picture
+
+    if arguments.boxes == "whole":
+        return whole_picture
+    if arguments.boxes == "detector":
+        return PersonDetector(arguments.detector, threshold=arguments.box_threshold, device=device)
+    return BoxFile(Path(arguments.boxes), threshold=arguments.box_threshold, category=arguments.category)
+
+
+class _Record:
+    """Finds the persons of one picture after the other and gathers what becomes keypoints.json."""
+
+    def __init__(self, predictor: PosePredictor, find: FindPersons) -> None:
+        self._predictor, self._find = predictor, find
+        self._images: list[dict[str, Any]] = []
+        self._annotations: list[dict[str, Any]] = []
+
+    def add(self, picture: Picture) -> Image.Image:
+        """The picture with its persons drawn."""
+        persons = self._predictor(picture.image, self._find(picture))
+        width, height = picture.image.size
+        self._images.append(
+            {"id": picture.number, "file_name": picture.name, "width": width, "height": height}
+        )
+        self._annotations += self._predictor.annotations(picture, persons)
+        return self._predictor.draw(picture.image, persons)
+
+    def write(self, folder: Path) -> str:
+        """Writes keypoints.json; how many persons it holds, in words."""
+        from ffconv.tasks.pose_prediction import coco_content
+        from ffconv.training.checkpoint import write_atomically
+
+        content = coco_content(self._images, self._annotations, self._predictor.keypoint_set)
+        write_atomically(folder / "keypoints.json", json.dumps(content).encode())
+        return f"{len(self._annotations)} persons in {len(self._images)}"
+
+
+def _images(path: Path, record: _Record, output: Path) -> tuple[str, list[str]]:
+    """Draws into images; says what was done, and what could not be read."""
+    from ffconv.data.decoding import read_image
+    from ffconv.data.images import ImageFiles
+    from ffconv.data.samples import UnreadableSample
+    from ffconv.tasks.person_boxes import Picture, image_numbers
+
+    files = ImageFiles(path).files
+    names = [file.name if path.is_file() else file.relative_to(path).as_posix() for file in files]
+    skipped: list[str] = []
+    for name, number, file in zip(names, image_numbers(names), files, strict=True):
+        try:
+            picture = Picture(name, number, read_image(file))
+        except UnreadableSample as error:
+            skipped.append(str(error))
+            continue
+        target = output / (name if file.suffix.lower() in _SAVED else f"{name}.png")
+        _prepare(target, source=file)
+        record.add(picture).save(target, quality=92)
+    return f"{record.write(output)} images", skipped
+
+
+def _video(path: Path, record: _Record, output: Path) -> str:
+    """Draws into each frame of a video."""
+    import numpy as np
+    from PIL import Image
+
+    from ffconv.data.video_reading import open_with_pyav
+    from ffconv.data.video_writing import video_writer
+    from ffconv.tasks.person_boxes import Picture
+
+    target = output / f"{path.stem}.mp4"
+    _prepare(target, source=path)
+    with open_with_pyav(path, str(path)) as video, video_writer(target, video.rate) as writer:
+        for number, frame in enumerate(video.frames()):
+            picture = Picture(f"{path.name}#{number:06d}", number, Image.fromarray(frame))
+            writer.write(np.asarray(record.add(picture)))
+    return f"{record.write(output)} frames of {target}"
+
+
+def _prepare(target: Path, *, source: Path) -> None:
+    require(target.resolve() != source.resolve(), f"--output {target.parent} would overwrite {source}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{target.parent}: {error.strerror}") from error

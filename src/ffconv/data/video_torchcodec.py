@@ -1,0 +1,78 @@
+"""The same reading by torchcodec, where it and FFmpeg's libraries are installed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ffconv.data.samples import UnreadableSample
+from ffconv.data.video_reading import Frames, Resize
+from ffconv.errors import InputError
+
+if TYPE_CHECKING:
+    from torchcodec.decoders import VideoDecoder  # pyright: ignore[reportMissingImports]
+
+
+@contextmanager
+def open_with_torchcodec(source: Path | bytes, name: str) -> Iterator[TorchcodecReader]:
+    """Opens a video file, or the content of one.
+
+    Args:
+        source: the file or its content.
+        name: what it is called in errors.
+
+    Raises:
+        UnreadableSample: for what torchcodec cannot read.
+        InputError: where torchcodec, or a version of FFmpeg that it knows, is not installed.
+    """
+    try:
+        from torchcodec.decoders import VideoDecoder  # pyright: ignore[reportMissingImports]
+    except (ImportError, OSError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"data.decoder=torchcodec cannot be loaded: {reason}") from error
+    try:
+        opened = str(source) if isinstance(source, Path) else source
+        yield TorchcodecReader(VideoDecoder(opened, dimension_order="NHWC", num_ffmpeg_threads=1))
+    except UnreadableSample:
+        raise
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise UnreadableSample(name, f"cannot be read as a video ({str(error).splitlines()[0]})") from error
+
+
+class TorchcodecReader:
+    """An open video; made by ``open_with_torchcodec``.
+
+    Attributes:
+        rate: frames per second, the average where they are unevenly spaced.
+        seconds: from the first frame to the end of the last.
+    """
+
+    def __init__(self, decoder: VideoDecoder) -> None:
+        metadata = decoder.metadata
+        self._decoder = decoder
+        self._begin = float(metadata.begin_stream_seconds or 0.0)
+        self._end = float(metadata.end_stream_seconds)
+        self.rate = float(metadata.average_fps)
+        self.seconds = self._end - self._begin
+
+    def read(self, times: Sequence[float], resize: Resize | None = None) -> Frames:
+        """The frames shown at the given times, see ``VideoReader.read``."""
+        # A frame counts from half a frame before it is shown, so that rounded times find it.
+        last = self._end - 0.25 / self.rate
+        moments = [min(self._begin + time + 0.5 / self.rate, last) for time in times]
+        batch = self._decoder.get_frames_played_at(moments)
+        stamps = batch.pts_seconds.tolist()
+        different = sorted(set(stamps))
+        pictures = [batch.data[stamps.index(stamp)].numpy() for stamp in different]
+        if resize is not None:
+            pictures = [resize(picture) for picture in pictures]
+        return Frames(pictures, [different.index(stamp) for stamp in stamps])
+
+    def frames(self) -> Iterator[np.ndarray]:
+        """All frames from the first to the last, (H, W, 3) uint8 RGB each."""
+        for frame in self._decoder:
+            yield frame.numpy()

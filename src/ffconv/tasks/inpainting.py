@@ -1,0 +1,227 @@
+"""Inpainting: batches of images with drawn holes, a reconstruction loss, evaluation inside the holes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import default_collate
+
+from ffconv.data.config import DataConfig, Split, open_samples
+from ffconv.data.limit import limited
+from ffconv.data.masks import MaskConfig, PrepareHoles
+from ffconv.data.transforms import ImageTransformConfig, eval_transform, train_transform
+from ffconv.errors import InputError, require
+from ffconv.metrics.inpainting import InpaintingMetrics, InpaintingScores
+from ffconv.models.inpainting import hide
+from ffconv.tasks.hole_pictures import draw_filled
+from ffconv.tasks.loaders import SplitLoaders
+from ffconv.tasks.networks import ModelConfig, build_network, restore_network
+from ffconv.training.checkpoint import read_weights
+from ffconv.training.config import plain
+from ffconv.training.task import Batch, Share
+
+_COLOURS = 3
+_PICTURES = 6
+
+
+@dataclass(frozen=True)
+class ReconstructionConfig:
+    """Difference of the network's output from the image, inside and outside the hole.
+
+    Args:
+        norm: l1, mean absolute difference; l2, mean squared difference.
+        hole: Weight of the mean over the pixels of the holes.
+        known: Weight of the mean over the other pixels, which the network is shown.
+    """
+
+    norm: Literal["l1", "l2"] = "l1"
+    hole: float = 1.0
+    known: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(self.norm in ("l1", "l2"), f"loss.norm={self.norm!r} must be l1 or l2")
+        require(
+            self.hole > 0 and self.known >= 0,
+            f"loss.hole={self.hole} must be above 0 and loss.known={self.known} at least 0",
+        )
+
+
+def _unnormalised() -> DataConfig:
+    return DataConfig(transform=ImageTransformConfig(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)))
+
+
+@dataclass(frozen=True)
+class InpaintingConfig:
+    """What inpainting is told.
+
+    Args:
+        model: Network of four channels, image and mask, to three.
+        data: Images, with or without labels; they stay in [0, 1].
+        masks: Holes.
+        loss: Loss.
+        limit: Use no more than this many images of each split, spread over the set; null uses all.
+    """
+
+    model: ModelConfig = field(default_factory=lambda: ModelConfig("lama_generator"))
+    data: DataConfig = field(default_factory=_unnormalised)
+    masks: MaskConfig = field(default_factory=MaskConfig)
+    loss: ReconstructionConfig = field(default_factory=ReconstructionConfig)
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        require(self.limit is None or self.limit > 0, f"limit={self.limit} must be at least 1, or null")
+        transform = self.data.transform
+        require(
+            set(transform.mean) == {0} and set(transform.std) == {1},
+            "inpainting networks take images in [0, 1]: data.transform.mean must be 0 and .std 1",
+        )
+
+
+class Inpainting:
+    """Inpainting, as `ffconv.training.task.Task` asks for it.
+
+    Args:
+        config: Network, images, holes, loss.
+        share: This process's part of the work.
+    """
+
+    main_metric = "hole_psnr"
+
+    def __init__(self, config: InpaintingConfig, share: Share) -> None:
+        self.config, self.share = config, share
+        transform = config.data.transform
+        self._for_evaluation = PrepareHoles(eval_transform(transform), config.masks, fixed=True)
+        self._loaders = SplitLoaders(
+            self._open,
+            for_training=lambda samples: PrepareHoles(train_transform(transform), config.masks, fixed=False),
+            for_evaluation=lambda samples: self._for_evaluation,
+            reading=config.data,
+            share=share,
+        )
+
+    def check(self) -> None:
+        self._loaders.check()
+
+    def build_model(self) -> nn.Module:
+        network = build_network(self.config.model, _COLOURS)
+        for size in {self.config.data.transform.train_size, self.config.data.transform.eval_size}:
+            self._require_images(network, size)
+        return network
+
+    def batches_per_epoch(self) -> int:
+        return self._loaders.batches_per_epoch()
+
+    def train_batches(self, epoch: int, start: int) -> Iterable[Batch]:
+        return self._loaders.train(epoch, start)
+
+    def loss(self, model: nn.Module, batch: Batch, step: int) -> Tensor:
+        image, mask = batch["image"], batch["mask"]
+        difference = model(hide(image, mask)).float() - image
+        error = difference.abs() if self.config.loss.norm == "l1" else difference.square()
+        hole = (error * mask).sum() / (_COLOURS * mask.sum())
+        known = (error * (1 - mask)).sum() / (_COLOURS * (1 - mask).sum())
+        return self.config.loss.hole * hole + self.config.loss.known * known
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        return self.scores(model, "val").as_dict()
+
+    def scores(self, model: nn.Module, split: Split) -> InpaintingScores:
+        """Scores of a network, in evaluation mode, over exactly the images of a split.
+
+        Every process must call it; all get the same.
+        """
+        metrics = InpaintingMetrics(self.config.masks.kinds)
+        for batch in map(self.share.move, self._loaders.evaluation(split)):
+            image, mask = batch["image"], batch["mask"]
+            metrics.update(model(hide(image, mask)).float(), image, mask, batch["kind"])
+        return metrics.compute()
+
+    def pictures(self, model: nn.Module, split: Split = "val") -> Mapping[str, bytes]:
+        """The first images of a split with their holes, filled."""
+        samples = self._loaders.samples(split)
+        if not hasattr(samples, "__getitem__"):  # streamed shards have no first images
+            return {}
+        first = range(min(_PICTURES, len(samples)))
+        readable = [sample for index in first if (sample := self._prepared(samples, index)) is not None]
+        if not readable:
+            return {}
+        batch = self.share.move(default_collate(readable))
+        image, mask = batch["image"], batch["mask"]
+        return {"samples.png": draw_filled(image, mask, model(hide(image, mask)).float())}
+
+    def metadata(self) -> dict[str, Any]:
+        data = plain(self.config.data)
+        del data["workers"]  # of this machine, and the same run gives the same file with any number
+        return {
+            "task": "inpainting",
+            "model": {"name": self.config.model.name, "arguments": self.config.model.arguments},
+            "data": data,
+            "masks": plain(self.config.masks),
+        }
+
+    def skipped(self) -> Iterable[tuple[str, str]]:
+        return self._loaders.skipped.items()
+
+    def _open(self, split: Split) -> Any:
+        samples = open_samples(self.config.data, split, labelled=False)
+        return samples if self.config.limit is None else limited(samples, self.config.limit)
+
+    def _prepared(self, samples: Any, index: int) -> dict[str, Any] | None:
+        try:
+            return self._for_evaluation(samples[index], index)
+        except InputError:  # an unreadable file; evaluation has already said so
+            return None
+
+    def _require_images(self, network: nn.Module, size: int) -> None:
+        """Refuses a network that makes no image of the same size."""
+        name, wanted = self.config.model.name, (_COLOURS, size, size)
+        try:
+            with torch.no_grad():
+                found = tuple(network.eval()(torch.zeros(1, _COLOURS + 1, size, size)).shape[1:])
+        except (RuntimeError, ValueError, AssertionError) as error:
+            raise InputError(
+                f"model {name} takes no image with a mask of {size}x{size} px: {error}"
+            ) from error
+        finally:
+            network.train()
+        require(
+            found == wanted,
+            f"model {name} makes {found} of an image of {wanted}: take an inpainting network, and sizes that"
+            f" are multiples of {getattr(network, 'multiple', 1)}",
+        )
+
+
+@dataclass(frozen=True)
+class Inpainter:
+    """A network with all that its checkpoint says of it.
+
+    Args:
+        network: In evaluation mode, on the CPU.
+        data: The data section it was trained with.
+        masks: The section of the holes.
+        metrics: Row of metrics.csv of the epoch it was saved at.
+    """
+
+    network: nn.Module
+    data: dict[str, Any]
+    masks: dict[str, Any]
+    metrics: dict[str, float]
+
+
+def load_inpainter(path: Path) -> Inpainter:
+    """A trained network from its checkpoint alone.
+
+    Raises:
+        InputError: if the file is missing, truncated, or of another task or architecture.
+    """
+    weights, metadata = read_weights(path)
+    trained_for = metadata.get("task")
+    require(trained_for == "inpainting", f"{path} is a checkpoint of {trained_for}, not of inpainting")
+    model = metadata["model"]
+    network = restore_network(model["name"], _COLOURS, model["arguments"], weights, source=path)
+    return Inpainter(network, metadata["data"], metadata["masks"], metadata["metrics"])

@@ -1,0 +1,270 @@
+"""Human (and other) keypoints: batches, loss on heatmaps, evaluation by OKS, checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ffconv.data.embedded import Split
+from ffconv.data.heatmaps import flip_average
+from ffconv.data.keypoint_sets import KeypointSet, require_same_keypoints
+from ffconv.data.pose_config import PoseDataConfig, open_persons
+from ffconv.data.pose_samples import PersonSamples
+from ffconv.data.pose_transforms import PoseTransformConfig, PreparePose, to_image
+from ffconv.errors import InputError, require
+from ffconv.metrics.keypoints import PoseMetrics, PoseScores
+from ffconv.tasks.heatmap_loss import heatmap_loss
+from ffconv.tasks.loaders import SplitLoaders
+from ffconv.tasks.networks import ModelConfig, build_network, restore_network
+from ffconv.training.checkpoint import read_weights
+from ffconv.training.config import plain
+from ffconv.training.task import Batch, Share
+
+
+@dataclass(frozen=True)
+class PoseLossConfig:
+    """Half the mean squared error of the heatmaps.
+
+    Args:
+        hardest: Online hard keypoint mining: of each person only this many keypoints count, those with the
+            largest errors; null counts all.
+    """
+
+    hardest: int | None = None
+
+    def __post_init__(self) -> None:
+        require(
+            self.hardest is None or self.hardest > 0,
+            f"loss.hardest={self.hardest} must be at least 1, or null",
+        )
+
+
+@dataclass(frozen=True)
+class PoseTestConfig:
+    """How heatmaps are made in evaluation and prediction.
+
+    Args:
+        flip: Average them with those of the mirrored image.
+        flip_shift: Pixels the mirrored heatmaps are shifted to the right before; null takes what the codec
+            needs: 1 for protocol, 0 for unbiased.
+    """
+
+    flip: bool = True
+    flip_shift: int | None = None
+
+    def __post_init__(self) -> None:
+        require(
+            self.flip_shift is None or self.flip_shift >= 0,
+            f"test.flip_shift={self.flip_shift} must not be negative",
+        )
+
+
+@dataclass(frozen=True)
+class PoseConfig:
+    """What keypoint estimation is told.
+
+    Args:
+        model: Network, one output map a keypoint.
+        data: Images and persons.
+        loss: Loss.
+        test: Evaluation.
+        limit: Use about this many persons of each split, whole images spread over the set; null uses all.
+    """
+
+    model: ModelConfig = field(default_factory=lambda: ModelConfig("ffc_pose_resnet50"))
+    data: PoseDataConfig = field(default_factory=PoseDataConfig)
+    loss: PoseLossConfig = field(default_factory=PoseLossConfig)
+    test: PoseTestConfig = field(default_factory=PoseTestConfig)
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        require(self.limit is None or self.limit > 0, f"limit={self.limit} must be at least 1, or null")
+
+
+@dataclass(frozen=True)
+class PoseEstimator:
+    """From crops of persons to their keypoints.
+
+    Args:
+        network: (N, 3, H, W) -> (N, K, h, w) heatmaps.
+        keypoint_set: The K keypoints.
+        transform: How crops and heatmaps are made.
+        test: How heatmaps are averaged.
+    """
+
+    network: nn.Module
+    keypoint_set: KeypointSet
+    transform: PoseTransformConfig
+    test: PoseTestConfig
+
+    def __call__(self, images: Tensor, matrices: Tensor) -> tuple[Tensor, Tensor]:
+        """Keypoints and their scores.
+
+        Args:
+            images: Normalised crops (N, 3, H, W).
+            matrices: (N, 2, 3), from pixels of a crop to those of its image.
+
+        Returns:
+            (N, K, 2) x, y in pixels of the image, and (N, K).
+        """
+        keypoints, scores = self.transform.heatmap_codec.decode(self.heatmaps(images))
+        return to_image(keypoints, matrices), scores
+
+    def heatmaps(self, images: Tensor) -> Tensor:
+        """Heatmaps (N, K, h, w) in float32."""
+        heatmaps = self.network(images).float()
+        if not self.test.flip:
+            return heatmaps
+        shift = self.test.flip_shift
+        if shift is None:
+            shift = self.transform.heatmap_codec.flip_shift
+        mirrored = self.network(images.flip(-1)).float()
+        return flip_average(heatmaps, mirrored, self.keypoint_set.flip_order, shift=shift)
+
+
+class Pose:
+    """Keypoint estimation, as `ffconv.training.task.Task` asks for it.
+
+    Args:
+        config: Network, persons, loss, evaluation.
+        share: This process's part of the work.
+        keypoints: Those the outputs must be counted by, a checkpoint's; by default the training set's.
+    """
+
+    main_metric = "AP"
+
+    def __init__(self, config: PoseConfig, share: Share, *, keypoints: KeypointSet | None = None) -> None:
+        self.config, self.share = config, share
+        self._expected = keypoints
+        transform = config.data.transform
+        self._loaders = SplitLoaders(
+            self._open,
+            for_training=lambda samples: PreparePose(transform, samples.keypoint_set, augment=True),
+            for_evaluation=lambda samples: PreparePose(transform, samples.keypoint_set, augment=False),
+            reading=config.data,
+            share=share,
+        )
+
+    @cached_property
+    def keypoints(self) -> KeypointSet:
+        """The keypoints in the order of the network's outputs."""
+        return self._expected or self._loaders.samples("train").keypoint_set
+
+    def check(self) -> None:
+        hardest = self.config.loss.hardest
+        self._loaders.check()
+        require(
+            hardest is None or hardest <= len(self.keypoints),
+            f"loss.hardest={hardest} must not exceed the {len(self.keypoints)} keypoints of a person",
+        )
+
+    def build_model(self) -> nn.Module:
+        network = build_network(self.config.model, len(self.keypoints))
+        self._require_heatmaps(network)
+        return network
+
+    def batches_per_epoch(self) -> int:
+        return self._loaders.batches_per_epoch()
+
+    def train_batches(self, epoch: int, start: int) -> Iterable[Batch]:
+        return self._loaders.train(epoch, start)
+
+    def loss(self, model: nn.Module, batch: Batch, step: int) -> Tensor:
+        heatmaps = model(batch["image"])
+        return heatmap_loss(
+            heatmaps, batch["target"], batch["target_weight"], hardest=self.config.loss.hardest
+        )
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        return self.scores(model, "val").as_dict()
+
+    def scores(self, model: nn.Module, split: Split) -> PoseScores:
+        """Scores of a network, in evaluation mode, over exactly the persons of a split.
+
+        Every process must call it; all get the same.
+        """
+        estimate = PoseEstimator(model, self.keypoints, self.config.data.transform, self.config.test)
+        metrics = PoseMetrics(self._loaders.samples(split), self.config.data.transform)
+        for batch in map(self.share.move, self._loaders.evaluation(split)):
+            keypoints, scores = estimate(batch["image"], batch["to_image"])
+            metrics.update(keypoints, scores, batch["index"])
+        return metrics.compute()
+
+    def metadata(self) -> dict[str, Any]:
+        data = plain(self.config.data)
+        del data["workers"]  # of this machine, and the same run gives the same file with any number
+        return {
+            "task": "pose",
+            "model": {"name": self.config.model.name, "arguments": self.config.model.arguments},
+            "keypoints": self.keypoints.as_dict(),
+            "data": data,
+            "test": plain(self.config.test),
+        }
+
+    def skipped(self) -> Iterable[tuple[str, str]]:
+        return self._loaders.skipped.items()
+
+    def _open(self, split: Split) -> PersonSamples:
+        samples = open_persons(self.config.data, split)
+        expected = self._expected if split == "train" else self.keypoints
+        if expected is not None:
+            require_same_keypoints(expected, samples.keypoint_set, f"data split {split}")
+        return samples if self.config.limit is None else samples.limited(self.config.limit)
+
+    def _require_heatmaps(self, network: nn.Module) -> None:
+        """Refuses a network that makes no heatmaps of the size the targets have."""
+        transform = self.config.data.transform
+        wanted = (len(self.keypoints), *transform.heatmap_codec.size)
+        image = torch.zeros(1, 3, *transform.input_size)
+        try:
+            with torch.no_grad():
+                found = tuple(network.eval()(image).shape[1:])
+        except (RuntimeError, ValueError, AssertionError) as error:
+            size = "x".join(map(str, transform.input_size))
+            raise InputError(f"model {self.config.model.name} takes no image of {size}: {error}") from error
+        finally:
+            network.train()
+        require(
+            found == wanted,
+            f"model {self.config.model.name} makes {found} of an image, not heatmaps {wanted}: take a pose"
+            " network, and input sides that are multiples of its stride",
+        )
+
+
+@dataclass(frozen=True)
+class TrainedPose:
+    """A network with all that its checkpoint says of it.
+
+    Args:
+        network: In evaluation mode, on the CPU.
+        keypoint_set: The keypoints in the order of its outputs.
+        data: The data section it was trained with: sizes and codec among it.
+        test: The test section.
+        metrics: Row of metrics.csv of the epoch it was saved at.
+    """
+
+    network: nn.Module
+    keypoint_set: KeypointSet
+    data: dict[str, Any]
+    test: dict[str, Any]
+    metrics: dict[str, float]
+
+
+def load_pose(path: Path) -> TrainedPose:
+    """A trained network from its checkpoint alone.
+
+    Raises:
+        InputError: if the file is missing, truncated, or of another task or architecture.
+    """
+    weights, metadata = read_weights(path)
+    trained_for = metadata.get("task")
+    require(trained_for == "pose", f"{path} is a checkpoint of {trained_for}, not of pose")
+    model, keypoint_set = metadata["model"], KeypointSet.from_dict(metadata["keypoints"])
+    network = restore_network(model["name"], len(keypoint_set), model["arguments"], weights, source=path)
+    return TrainedPose(network, keypoint_set, metadata["data"], metadata["test"], metadata["metrics"])

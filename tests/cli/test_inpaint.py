@@ -1,0 +1,177 @@
+"""``ffconv inpaint``, and training and evaluation of inpainting from the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from commands import finish, start, torchrun
+from ffconv.cli import main
+from ffconv.training.checkpoint import read_weights
+from lama import Lama, save_lightning
+
+TRAIN = (
+    *("train", "--config", "small/textures", "--limit", "24", "--loop.batch_size", "8"),
+    *("--model.arguments", "{width: 4, downsamplings: 2, blocks: 1}", "--data.workers", "0"),
+    *("--data.transform.train_size", "32", "--data.transform.eval_size", "32"),
+    *("--data.transform.eval_short_side", "32", "--loop.epochs", "2", "--loop.device", "cpu"),
+)
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("inpaint") / "run"
+    assert main([*TRAIN, "--output", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    weights = Lama(ngf=4, n_blocks=1).weights(torch.float32)
+    return save_lightning(weights, tmp_path_factory.mktemp("lama") / "best.ckpt")
+
+
+def picture(path: Path, size: tuple[int, int] = (37, 29), seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def mask(path: Path, size: tuple[int, int] = (37, 29), box: tuple[int, ...] = (5, 6, 20, 18)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.new("L", size)
+    image.paste(255, box)
+    image.save(path)
+    return path
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+def inpaint(*words: object, checkpoint: Path) -> int:
+    return main(["inpaint", *map(str, words), "--checkpoint", str(checkpoint), "--device", "cpu"])
+
+
+def refused(words: list[object], checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    assert inpaint(*words, checkpoint=checkpoint) == 2
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    return printed
+
+
+def test_known_pixels_are_kept_to_the_bit(lama: Path, tmp_path: Path):
+    image, hole = picture(tmp_path / "a.png"), mask(tmp_path / "hole.png")
+    assert inpaint(image, hole, "-o", tmp_path / "out.png", checkpoint=lama) == 0
+    inside = pixels(hole)[..., 0] > 0
+    before, after = pixels(image), pixels(tmp_path / "out.png")
+    assert np.array_equal(before[~inside], after[~inside])
+    assert not np.array_equal(before[inside], after[inside])
+
+
+def test_what_was_in_the_hole_does_not_matter(lama: Path, tmp_path: Path):
+    image, hole = picture(tmp_path / "a.png"), mask(tmp_path / "hole.png")
+    other = pixels(image).copy()
+    other[pixels(hole)[..., 0] > 0] = 7
+    Image.fromarray(other).save(tmp_path / "b.png")
+    for name in "ab":
+        assert inpaint(tmp_path / f"{name}.png", hole, "-o", tmp_path / "out" / name, checkpoint=lama) == 0
+    assert np.array_equal(pixels(tmp_path / "out/a/a.png"), pixels(tmp_path / "out/b/b.png"))
+
+
+def test_folders_with_a_run_of_ours(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for number, name in enumerate(("a", "deep/b")):
+        picture(tmp_path / "img" / f"{name}.png", seed=number)
+        mask(tmp_path / "mask" / f"{name}_mask.png")
+    out = tmp_path / "out"
+    assert inpaint(tmp_path / "img", tmp_path / "mask", "-o", out, checkpoint=run_folder) == 0
+    assert (pixels(out / "a.png").shape, pixels(out / "deep" / "b.png").shape) == ((29, 37, 3),) * 2
+    assert f"2 filled images in {out}" in capsys.readouterr().out
+
+
+def test_a_large_image_is_filled_smaller_and_said_so(
+    lama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    image, hole = picture(tmp_path / "a.png"), mask(tmp_path / "hole.png")
+    words = (image, hole, "-o", tmp_path / "out.png", "--max_pixels", 400)
+    assert inpaint(*words, checkpoint=lama) == 0
+    assert "a.png: 37x29 px is above --max_pixels 400" in capsys.readouterr().out
+    inside = pixels(hole)[..., 0] > 0
+    assert np.array_equal(pixels(image)[~inside], pixels(tmp_path / "out.png")[~inside])
+
+
+def test_bad_masks_are_named_after_the_others_are_filled(
+    lama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    for name in "abc":
+        picture(tmp_path / "img" / f"{name}.png")
+    mask(tmp_path / "mask/a.png"), mask(tmp_path / "mask/b.png", box=(0, 0, 0, 0))
+    mask(tmp_path / "mask/c.png", size=(29, 37))
+    assert inpaint(tmp_path / "img", tmp_path / "mask", "-o", tmp_path / "out", checkpoint=lama) == 2
+    printed = capsys.readouterr().err
+    assert "b.png: has no hole" in printed
+    assert "c.png: is 29x37 px, but its image" in printed
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["a.png"]
+
+
+def test_images_without_mask_are_listed(lama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    picture(tmp_path / "img/a.png"), picture(tmp_path / "img/b.png"), mask(tmp_path / "mask/b.png")
+    printed = refused([tmp_path / "img", tmp_path / "mask", "-o", tmp_path / "out"], lama, capsys)
+    assert "1 images have no mask" in printed
+    assert "a.png" in printed
+
+
+def test_wrong_outputs_are_refused(lama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    image, hole = picture(tmp_path / "a.png"), mask(tmp_path / "hole.png")
+    assert "must be a .png file" in refused([image, hole, "-o", tmp_path / "out.jpg"], lama, capsys)
+    assert "would be overwritten" in refused([image, hole, "-o", image], lama, capsys)
+    picture(tmp_path / "twice/a.png"), picture(tmp_path / "twice/a.bmp")
+    words: list[object] = [tmp_path / "twice", hole, "-o", tmp_path / "out"]
+    assert "several images would be written to" in refused(words, lama, capsys)
+
+
+def test_other_weights_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    image, hole = picture(tmp_path / "a.png"), mask(tmp_path / "hole.png")
+    torch.save({"fc.weight": torch.zeros(2, 2)}, tmp_path / "net.pth")
+    printed = refused([image, hole, "-o", tmp_path / "out.png"], tmp_path / "net.pth", capsys)
+    assert "not of LaMa's generator" in printed
+
+
+def test_training_writes_samples(run_folder: Path):
+    assert (run_folder / "samples.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_evaluation_repeats_the_last_epochs_scores(run_folder: Path, tmp_path: Path):
+    words = [str(run_folder), "--weights", "last", "--limit", "24", "--device", "cpu", "--data.workers", "0"]
+    assert main(["evaluate", *words, "--output", str(tmp_path)]) == 0
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    metrics = read_weights(run_folder / "last.safetensors")[1]["metrics"]
+    assert scores["all"]["samples"] == 24
+    assert scores["all"]["hole_psnr"] == pytest.approx(metrics["hole_psnr"], rel=1e-6)
+    assert scores["thick"]["hole_psnr"] == pytest.approx(metrics["hole_psnr_thick"], rel=1e-6)
+    assert (tmp_path / "samples.png").exists()
+
+
+def test_evaluation_takes_other_holes(run_folder: Path, tmp_path: Path):
+    words = [str(run_folder), "--limit", "6", "--device", "cpu", "--data.workers", "0"]
+    assert main(["evaluate", *words, "--masks.kinds", "[thin]", "--output", str(tmp_path)]) == 0
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert list(scores) == ["all", "thin", "skipped"]
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_as_one(run_folder: Path, tmp_path: Path):
+    words = ["evaluate", str(run_folder), "--limit", "23", "--device", "cpu", "--data.workers", "0"]
+    assert main([*words, "--output", str(tmp_path / "one")]) == 0
+    code, printed = finish(start(*words, "--output", str(tmp_path / "two"), launcher=torchrun(2)))
+    assert code == 0, printed
+    one, two = (json.loads((tmp_path / name / "scores.json").read_text()) for name in ("one", "two"))
+    assert two["all"] == pytest.approx(one["all"], rel=1e-5)

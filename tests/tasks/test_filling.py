@@ -1,0 +1,122 @@
+"""Inpainting networks on images of any size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ffconv.errors import InputError
+from ffconv.models import LamaGenerator
+from ffconv.tasks.filling import fill, load_filler
+from ffconv.training.checkpoint import save_weights
+from lama import Lama, save_lightning
+
+
+class Watched(nn.Module):
+    """Draws what it is shown, white where that is the hole, and keeps what it was given."""
+
+    def __init__(self, multiple: int = 8) -> None:
+        super().__init__()
+        self.multiple = multiple
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.given = x
+        return x[:, :3] + x[:, 3:]
+
+
+def picture(height: int, width: int) -> tuple[Tensor, Tensor]:
+    hole = torch.zeros(height, width, dtype=torch.bool)
+    hole[height // 4 : height // 2 + 1, width // 3 : width // 2 + 1] = True
+    return torch.rand(3, height, width), hole
+
+
+@pytest.mark.parametrize("size", [(16, 24), (17, 31), (1, 1), (3, 40), (5, 7)])
+def test_known_pixels_are_kept_and_the_hole_is_drawn(size: tuple[int, int]):
+    image, hole = picture(*size)
+    filled = fill(Watched(), image, hole)
+    assert torch.equal(filled[:, ~hole], image[:, ~hole])
+    assert bool((filled[:, hole] == 1).all())
+
+
+@pytest.mark.parametrize("size", [(17, 31), (1, 1), (3, 40), (20, 9)])
+def test_sides_are_mirrored_to_multiples_as_numpy_does(size: tuple[int, int]):
+    image, hole = picture(*size)
+    network = Watched()
+    fill(network, image, hole)
+    pads = [max(16, -(-side // 8) * 8) - side for side in size]
+    expected = np.pad(image.numpy(), ((0, 0), (0, pads[0]), (0, pads[1])), mode="symmetric")
+    mask = np.pad(hole.numpy(), ((0, pads[0]), (0, pads[1])), mode="symmetric")
+    assert np.array_equal(network.given[0, :3].numpy(), expected * ~mask)
+    assert np.array_equal(network.given[0, 3].numpy() > 0, mask)
+
+
+def test_any_size_passes_the_generator():
+    network = LamaGenerator(width=4, blocks=1).eval()
+    image, hole = picture(13, 21)
+    assert fill(network, image, hole).shape == image.shape
+
+
+def test_above_the_bound_the_network_sees_less():
+    image, hole = picture(60, 80)
+    network = Watched()
+    filled = fill(network, image, hole, max_pixels=1200)
+    assert network.given.shape[-2:] == (32, 40)  # 30 x 40, padded
+    assert torch.equal(filled[:, ~hole], image[:, ~hole])
+
+
+def test_below_the_bound_nothing_is_scaled():
+    image, hole = picture(16, 16)
+    network = Watched()
+    fill(network, image, hole, max_pixels=256)
+    assert network.given.shape[-2:] == (16, 16)
+
+
+def test_scaled_down_nothing_of_the_hole_is_shown():
+    image, hole = picture(61, 83)
+    network, other = Watched(), Watched()
+    fill(network, image, hole, max_pixels=1000)
+    fill(other, torch.where(hole, torch.rand_like(image), image), hole, max_pixels=1000)
+    assert torch.equal(network.given, other.given)
+
+
+def test_a_smooth_image_is_filled_smoothly_above_the_bound():
+    class Means(Watched):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.full_like(x[:, :3], 0.25)
+
+    image, hole = picture(64, 64)
+    filled = fill(Means(), image, hole, max_pixels=400)
+    torch.testing.assert_close(filled[:, hole], torch.full_like(filled[:, hole], 0.25))
+
+
+def test_lamas_checkpoint_is_read(tmp_path: Path):
+    path = save_lightning(Lama(fft_norm="forward").weights(torch.float32), tmp_path / "best.ckpt")
+    network = load_filler(path, {"fft_norm": "forward"})
+    assert isinstance(network, LamaGenerator)
+    assert network.blocks[0].conv1.spectral.fu.options.fft_norm == "forward"
+
+
+def test_our_checkpoint_is_read(tmp_path: Path):
+    arguments = {"width": 4, "downsamplings": 1, "blocks": 1}
+    network = LamaGenerator(**arguments)
+    metadata = {
+        "task": "inpainting",
+        "model": {"name": "lama_generator", "arguments": arguments},
+        "data": {},
+        "masks": {},
+        "metrics": {},
+    }
+    save_weights(tmp_path / "best.safetensors", network.state_dict(), metadata)
+    loaded = load_filler(tmp_path / "best.safetensors")
+    assert all(map(torch.equal, loaded.state_dict().values(), network.state_dict().values()))
+    with pytest.raises(InputError, match="leave out --arguments"):
+        load_filler(tmp_path / "best.safetensors", {"fft_norm": "forward"})
+
+
+def test_a_missing_file_is_named(tmp_path: Path):
+    with pytest.raises(InputError, match=r"best\.ckpt: no such file"):
+        load_filler(tmp_path / "best.ckpt")
