@@ -108,7 +108,7 @@ def test_bad_annotations_are_one_line(
     file = tmp_path / "data" / "annotations" / "person_keypoints_val.json"
     content = json.loads(file.read_text())
     message = {
-        "missing": "annotated images are missing",
+        "missing": "6 of 6 images are missing: ",
         "json": "is not JSON",
         "none": "has no keypoints",
         "nan": "must be finite numbers",

@@ -188,9 +188,11 @@ def test_exact_poses_are_perfect():
     assert list(result_.as_dict().values()) == [1.0] * 6
 
 
-def test_batches_change_nothing():
+@pytest.mark.parametrize("tied", [False, True])
+def test_batches_change_nothing(tied):
     samples = Figures("val", 20)
-    whole = predictions(samples)
+    keypoints, scores, index = predictions(samples)
+    whole = keypoints, torch.ones_like(scores) if tied else scores, index
     expected = metrics_of(samples, [whole]).compute()
     shuffled = torch.randperm(len(samples))
     parts = zip(*(part[shuffled].split(7) for part in whole), strict=True)

@@ -150,7 +150,8 @@ def test_fuse(name, padding):
     with torch.no_grad():
         fused = fuse(model)
         torch.testing.assert_close(fused(clip().double()), model(clip().double()), rtol=1e-8, atol=1e-8)
-    assert not [m for m in fused.modules() if isinstance(m, nn.BatchNorm3d)]
+    norms = [name for name, m in fused.named_modules() if isinstance(m, nn.BatchNorm3d)]
+    assert not [name for name in norms if ".spectral." not in name]
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -187,9 +188,9 @@ def test_compile(name):
     torch.testing.assert_close(y, expected, rtol=1e-3, atol=1e-3)
     y.square().sum().backward()
     expected.square().sum().backward()
+    scale = max(float(q.grad.abs().max()) for q in twin.parameters())
     for p, q in zip(model.parameters(), twin.parameters(), strict=True):
-        scale = float(q.grad.abs().max())
-        torch.testing.assert_close(p.grad, q.grad, rtol=1e-2, atol=1e-2 * scale)
+        torch.testing.assert_close(p.grad, q.grad, rtol=1e-2, atol=1e-4 * scale)
 
 
 def test_fresh_kernels_in_time_are_drawn_for_each_frame():
