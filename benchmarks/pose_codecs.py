@@ -1,6 +1,6 @@
 """What heatmaps lose: annotated keypoints through crop, heatmaps, decoding, way back and COCO's evaluation.
 
-python benchmarks/pose_codecs.py COCO_FOLDER    (train2017, val2017 and annotations in it; none: drawn figures)
+python benchmarks/pose_codecs.py COCO_FOLDER    (train2017, val2017, annotations; without: drawn figures)
 """
 
 from __future__ import annotations

@@ -56,3 +56,9 @@ def test_a_misspelt_variant_is_refused_before_any_training(
     assert main(words) == 2
     assert "ratio=2 must lie in [0, 1]" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
+
+
+def test_another_task_is_refused_before_any_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["ablate", "--config", "small/figures", "--output", str(tmp_path / "x")]) == 2
+    assert "task=pose: variants are compared by the top-1" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()

@@ -41,6 +41,8 @@ def run(arguments: Any) -> int:
 
     if arguments.seeds < 1:
         raise InputError(f"seeds={arguments.seeds} must be at least 1")
+    if arguments.task != "classification":
+        raise InputError(f"task={arguments.task}: variants are compared by the top-1 of image classification")
     scores: list[Score] = []
     for variant in variants(arguments.variants):
         checkpoints, exit_code = _train_variant(arguments, variant)
