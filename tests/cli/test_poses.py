@@ -100,7 +100,7 @@ def test_a_detectors_boxes_take_the_annotated_ones_place(run_folder: Path, coco:
     assert scores["persons"] <= 2
 
 
-@pytest.mark.parametrize("bad", ["missing", "json", "none", "nan", "keypoints"])
+@pytest.mark.parametrize("bad", ["missing", "json", "none", "nan", "outside", "keypoints"])
 def test_bad_annotations_are_one_line(
     bad: str, run_folder: Path, coco: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -112,6 +112,7 @@ def test_bad_annotations_are_one_line(
         "json": "is not JSON",
         "none": "has no keypoints",
         "nan": "must be finite numbers",
+        "outside": "lies outside its image",
         "keypoints": "2 keypoints, but the network has 17",
     }[bad]
     if bad == "missing":
@@ -121,6 +122,8 @@ def test_bad_annotations_are_one_line(
         del content["categories"][0]["keypoints"]
     elif bad == "nan":
         content["annotations"][0]["keypoints"][0] = float("nan")
+    elif bad == "outside":
+        content["annotations"][0]["bbox"] = [9999, 9999, 5, 5]
     elif bad == "keypoints":
         content["categories"][0].update(keypoints=["head", "foot"], skeleton=[])
         for annotation in content["annotations"]:
