@@ -133,9 +133,10 @@ def test_saves_less_than_its_modules(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         lambda module: module.fu.register_forward_pre_hook(lambda *_: None),
         lambda module: nn.utils.parametrizations.weight_norm(module.conv2),
+        lambda module: module.fu.conv.register_full_backward_hook(lambda *_: None),
         nn.SyncBatchNorm.convert_sync_batchnorm,
     ],
-    ids=["hook", "parametrised", "other norms"],
+    ids=["hook", "parametrised", "backward hook", "other norms"],
 )
 def test_changed_modules_run_one_by_one(change, monkeypatch: pytest.MonkeyPatch) -> None:
     module, x = transform(train=False), image(8, (6, 6))
@@ -143,6 +144,29 @@ def test_changed_modules_run_one_by_one(change, monkeypatch: pytest.MonkeyPatch)
     change(module)
     monkeypatch.setattr(fused, "spectral_transform", lambda *_: pytest.fail("ran at once"))
     torch.testing.assert_close(module(x), expected)
+
+
+def test_a_convolution_with_bias_keeps_its_bias() -> None:
+    module, x = transform(train=False), image(8, (6, 6))
+    expected = module(x) + 1
+    with_bias = nn.Conv2d(8, 16, 1).double()
+    with_bias.weight = module.conv2.weight
+    nn.init.ones_(with_bias.bias)
+    module.conv2 = with_bias
+    torch.testing.assert_close(module(x), expected)
+
+
+def test_norms_without_affine_parameters() -> None:
+    module, x = transform(), image(8, (6, 6))
+    module.bn1 = nn.BatchNorm2d(8, affine=False).double()
+    assert module(x).isfinite().all()
+
+
+def test_a_norm_told_to_leave_its_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = transform()
+    module.bn1.track_running_stats = False
+    for ours, expected in zip(*both_ways(module, image(8, (6, 6)), monkeypatch), strict=True):
+        torch.testing.assert_close(ours, expected, atol=1e-11, rtol=1e-9)
 
 
 def test_autocast_runs_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,15 +37,15 @@ def network(request):
 
 @pytest.mark.parametrize("size", [(8, 8), (9, 7)])
 def test_symbolic_trace(network, size):
-    x = torch.randn(2, 3, *size)
-    torch.testing.assert_close(torch.fx.symbolic_trace(network)(x), network(x))
+    network, x = network.double(), torch.randn(2, 3, *size, dtype=torch.float64)
+    torch.testing.assert_close(torch.fx.symbolic_trace(network)(x), network(x), rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("size", [(8, 8), (9, 7)])
 def test_feature_extractor_gives_the_features(network, size):
-    x = torch.randn(2, 3, *size)
+    network, x = network.double(), torch.randn(2, 3, *size, dtype=torch.float64)
     features = create_feature_extractor(network, ["middle", "last"])(x)
-    torch.testing.assert_close(features["last"], network(x))
+    torch.testing.assert_close(features["last"], network(x), rtol=0, atol=1e-13)
 
 
 def test_feature_extractor_backward(network):

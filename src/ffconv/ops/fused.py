@@ -37,6 +37,8 @@ class _Norm(NamedTuple):
     @classmethod
     def of(cls, bn: _BatchNorm) -> _Norm:
         """The state of a norm that is about to run. Counts the batch, as the norm would."""
+        if bn.training and not bn.track_running_stats:
+            return cls(None, None, True, 0.0, bn.eps)
         momentum = bn.momentum or 0.0
         if bn.training and bn.num_batches_tracked is not None:
             bn.num_batches_tracked.add_(1)

@@ -16,8 +16,6 @@ from ffconv.ops.geometry import Geometry, aligned_avg_pool
 torch.fx.wrap("aligned_avg_pool")
 torch.fx.wrap("add_to_global")
 
-_PLAIN = (nn.Conv2d, nn.BatchNorm2d, FourierUnit, LocalFourierUnit)
-
 
 class SpectralTransform(nn.Module):
     """Spectral Transform: a bottleneck around a Fourier Unit and, with ``lfu``, a Local Fourier Unit.
@@ -97,8 +95,16 @@ class SpectralTransform(nn.Module):
         """Whether nobody looks between the modules, and none is another than was built."""
         if self.conv1.groups > 1 or not fused.suits(x, local=self.lfu is not None):
             return False
-        return all(
-            type(module) in _PLAIN and not (module._forward_hooks or module._forward_pre_hooks)
-            for module in self.modules()
-            if module is not self
-        )
+        return all(_is_as_built(module) for module in self.modules() if module is not self)
+
+
+def _is_as_built(module: nn.Module) -> bool:
+    if module._forward_hooks or module._forward_pre_hooks:
+        return False
+    if module._backward_hooks or module._backward_pre_hooks:
+        return False
+    if type(module) is nn.Conv2d:
+        return module.bias is None and module.kernel_size == (1, 1)
+    if type(module) is nn.BatchNorm2d:
+        return module.affine
+    return type(module) in (FourierUnit, LocalFourierUnit)
