@@ -16,7 +16,7 @@ from ffconv.errors import InputError
 from small_networks import Residual, block
 
 CLOSE = {"rtol": 0, "atol": 1e-9}
-IMAGE = torch.empty(1, 3, 12, 10, dtype=torch.float64)
+IMAGE = torch.ones(1, 3, 12, 10, dtype=torch.float64)
 
 
 def small() -> nn.Sequential:
@@ -134,7 +134,7 @@ def test_flags_hooks_modes_and_memory_format_are_kept():
     model[1].eval()
     calls = []
     handle = model[0].register_forward_hook(lambda *_: calls.append(1))
-    inflate(model, example_input=torch.empty(1, 4, 5, 5))
+    inflate(model, example_input=torch.ones(1, 4, 5, 5))
     calls.clear()
     model(torch.zeros(1, 4, 2, 5, 5))
     assert calls == [1]
@@ -149,12 +149,27 @@ def test_flags_hooks_modes_and_memory_format_are_kept():
 def test_layers_of_clips_are_left_and_inflating_twice_changes_nothing():
     model = inflate(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
     layers = list(model)
-    assert list(inflate(model, example_input=torch.empty(1, 3, 2, 5, 5))) == layers
+    assert list(inflate(model, example_input=torch.ones(1, 3, 2, 5, 5))) == layers
 
 
 def test_data_type_and_device_are_kept():
     model = inflate(nn.Sequential(nn.Conv2d(3, 4, 3, device="meta", dtype=torch.bfloat16)))
     assert (model[0].weight.device.type, model[0].weight.dtype) == ("meta", torch.bfloat16)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_example_that_is_not_finite_is_refused(value):
+    example = IMAGE.clone()
+    example[0, 1, 2, 3] = value
+    with pytest.raises(InputError, match="example_input holds values that are not finite"):
+        inflate(small(), example_input=example)
+
+
+def test_a_network_whose_values_are_not_finite_is_inflated():
+    images = torch.ones(1, 3, 4, 4)
+    model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 2, 1))
+    nn.init.constant_(model[0].weight, float("inf"))
+    assert [type(layer) for layer in inflate(model, example_input=images)] == [nn.Conv3d, nn.Conv3d]
 
 
 def test_the_state_of_random_generators_and_the_mode_are_left():

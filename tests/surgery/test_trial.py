@@ -49,7 +49,7 @@ def test_calls_stand_in_order_of_execution() -> None:
 
 
 def test_sizes_are_those_of_the_maps() -> None:
-    trace = trial_forward(Network(), torch.empty(1, 3, 9, 7))
+    trace = trial_forward(Network(), torch.ones(1, 3, 9, 7))
     index, _ = next(trace.calls())
     assert trace.sizes(index) == ((9, 7), (4, 3))
 
@@ -120,7 +120,7 @@ def test_tuple_is_taken_as_several_arguments() -> None:
         def forward(self, x: Tensor, y: Tensor) -> Tensor:
             return super().forward(x + y)
 
-    assert names(Two(), example_input=(torch.empty(1, 3, 8, 8), torch.empty(1, 3, 8, 8))) == [
+    assert names(Two(), example_input=(torch.ones(1, 3, 8, 8), torch.ones(1, 3, 8, 8))) == [
         "first",
         "second",
     ]

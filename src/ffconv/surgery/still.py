@@ -30,6 +30,7 @@ def check_still_clip(images: nn.Module, clips: nn.Module, example_input: Tensor 
             same; or that gives the reason why the network of images does not run.
     """
     image = _image(images) if example_input is None else example_input
+    require(bool(image.isfinite().all()), "example_input holds values that are not finite, which tell nothing")
     seen = _Images()
     try:
         with _watched(images, seen):
@@ -136,8 +137,9 @@ def _same(value: Any, expected: Any) -> bool:
     if value.shape != expected.shape:
         return False
     tolerance = _TOLERANCE.get(value.dtype, 5e-2)
-    scale = float(expected.abs().max()) if expected.numel() else 0.0
-    return torch.allclose(value, expected, rtol=tolerance, atol=tolerance * scale)
+    finite = expected[expected.isfinite()]
+    scale = float(finite.abs().max()) if finite.numel() else 0.0
+    return torch.allclose(value, expected, rtol=tolerance, atol=tolerance * scale, equal_nan=True)
 
 
 def _line(error: Exception) -> str:
