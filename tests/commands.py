@@ -8,19 +8,40 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from PIL import Image
 
+from ffconv.cli import main
 from ffconv.training.checkpoint import load_state
 
 SOURCES = Path(__file__).parents[1] / "src"
 
+#: Options of a run of seconds: here, and of two epochs.
+SHORT = ("--loop.device", "cpu", "--data.workers", "0", "--loop.epochs", "2")
+
 #: `ffconv train` in seconds: 64 digits of 32 x 32 pixels, a network of 0.4 M parameters.
 QUICK_TRAIN = (
     *("train", "--config", "small/digits", "--model.name", "test_resnet", "--model.arguments", "{}"),
-    *("--limit", "64", "--loop.batch_size", "16", "--loop.device", "cpu", "--data.workers", "0"),
-    *("--loop.epochs", "2"),
+    *("--limit", "64", "--loop.batch_size", "16", *SHORT),
 )
+
+
+def run_of(words: tuple[str, ...], factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that ends well."""
+    folder = factory.mktemp("runs") / "run"
+    assert main([*words, "--output", str(folder)]) == 0
+    return folder
+
+
+def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line on stderr of a command that is refused with exit code 2."""
+    capsys.readouterr()
+    assert main(words) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("ffconv: ")
+    assert printed.count("\n") == 1
+    return printed
 
 
 def start(*words: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:

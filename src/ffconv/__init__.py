@@ -3,14 +3,25 @@
 Importing the package enters the ``ffc_*`` networks in timm's registry.
 """
 
+from ffconv.interop.hub import About, from_pretrained, push_to_hub, save_pretrained
 from ffconv.interop.weights import load_weights
 from ffconv.models import FFCResNet, NonLocalBlock
-from ffconv.ops import FFC1d, FFC2d, FFC3d, FourierUnit, LocalFourierUnit, SpectralTransform
+from ffconv.ops import (
+    FFC1d,
+    FFC2d,
+    FFC3d,
+    FourierUnit,
+    LocalFourierUnit,
+    SpectralTransform,
+    set_transform_engine,
+    transform_engine,
+)
 from ffconv.surgery import Temporal, conversion_report, convert, fuse, inflate
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "About",
     "FFC1d",
     "FFC2d",
     "FFC3d",
@@ -22,7 +33,12 @@ __all__ = [
     "Temporal",
     "conversion_report",
     "convert",
+    "from_pretrained",
     "fuse",
     "inflate",
     "load_weights",
+    "push_to_hub",
+    "save_pretrained",
+    "set_transform_engine",
+    "transform_engine",
 ]

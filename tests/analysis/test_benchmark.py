@@ -16,6 +16,7 @@ from ffconv.analysis.work import MEMORY_FORMATS, Setting, Subject, Work
 from ffconv.environment import describe_environment
 from ffconv.errors import InputError
 from ffconv.ops import FFC2d
+from ffconv.ops.engines import current_engine
 
 QUICK = Effort(rounds=2, warmup=1, block=0)
 
@@ -117,6 +118,19 @@ def test_fusion_folds_norms_and_keeps_the_function() -> None:
     torch.testing.assert_close(eager._forward(), fused._forward())
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["compile", "fused+compile"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("bfloat16", 0.05)])
+def test_compiled_work_keeps_the_function(engine: str, dtype: str, tolerance: float) -> None:
+    made = operator_subjects("ffc", OperatorShape(channels=32), (6, 6))[0]
+    eager, compiled = (
+        Work(made, Setting(engine=each, dtype=dtype, batch_size=2, size=(6, 6)), "channels last")
+        for each in ("eager", engine)
+    )
+    with torch.inference_mode():
+        torch.testing.assert_close(compiled._forward(), eager._forward(), rtol=tolerance, atol=tolerance)
+
+
 def test_resident_memory_is_parameters_buffers_inputs_and_momentum() -> None:
     made, _ = make_probe(is_operator=False)
     work = Work(made, Setting(mode="training", batch_size=2, size=(4, 4)), "contiguous")
@@ -187,6 +201,20 @@ def test_threads_are_set_and_put_back() -> None:
     assert torch.get_num_threads() == before
 
 
+def test_a_step_runs_by_the_transforms_asked_for() -> None:
+    seen: list[str] = []
+
+    class Engines(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(current_engine())
+            return x
+
+    looking = Subject("a", Engines, lambda batch, size: torch.randn(batch, 3, *size))
+    compare([looking], Setting(size=(4, 4), transform="matrix"), Effort(1, 1, 0), peer="a")
+    assert set(seen) == {"matrix"}
+    assert current_engine() == "auto"
+
+
 def test_ratios_and_quartiles() -> None:
     measured = Measurement("a", "b", Setting(), "contiguous", (1.0, 2.0, 3.0, 4.0, 5.0), 8.0, 1.5, 2.0)
     assert measured.median == 3
@@ -238,6 +266,7 @@ def test_the_report_names_units_machine_and_method() -> None:
     assert record["time_over_peer"] == 1.5
     assert record["milliseconds"] == (1.0, 2.0, 3.0)
     assert record["size"] == (224, 224)
+    assert record["transform"] == dict(zip(table.columns, table.rows[0], strict=True))["transform"] == "auto"
 
 
 @pytest.mark.parametrize(
@@ -246,6 +275,7 @@ def test_the_report_names_units_machine_and_method() -> None:
         (lambda: Setting(mode="training", engine="fused"), "engine=fused folds norms"),
         (lambda: Setting(batch_size=0), "batch_size=0 must be at least 1"),
         (lambda: Setting(size=(0, 4)), "must be positive"),
+        (lambda: Setting(transform="fftw"), "engine='fftw' must be one of auto, fft"),
         (lambda: Effort(rounds=0), "rounds=0 must be at least 1"),
         (lambda: Effort(threads=0), "threads=0 must be at least 1"),
         (lambda: OperatorShape(ratio=1.0), "ratio=1.0 must lie between 0 and 1"),

@@ -67,3 +67,9 @@ def test_an_unknown_name_gets_the_nearest_known_one() -> None:
 def test_a_refused_argument_is_named() -> None:
     with pytest.raises(InputError, match=r"resnet18,ratio=0.5 cannot be built: .*'ratio'"):
         NetworkSpec("resnet18", {"ratio": 0.5}).build("meta")
+
+
+@pytest.mark.parametrize("text", ["ffc_resnet18,lfu=maybe", "lama_generator,gated=perhaps"])
+def test_a_switch_is_true_or_false(text: str) -> None:
+    with pytest.raises(InputError, match=r"(lfu='maybe'|gated='perhaps') must be true or false"):
+        NetworkSpec.parse(text).build("meta")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from commands import refused
 from ffconv.cli import main
 
 QUICK = ["--rounds", "1", "--warmup", "0", "--block", "0", "--batch_size", "1"]
@@ -28,6 +29,14 @@ def test_operators_by_size_and_mode_as_json(tmp_path: Path, capsys: pytest.Captu
         for name in ("FourierUnit", plain)
     ]
     assert {one["peer"] for one in measured} == {plain}
+
+
+def test_each_transform_has_its_own_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["benchmark", "operator", "fourier-unit", "--channels", "32", "--size", "6", *QUICK]
+    assert main([*words, "--transform", "fft", "matrix", "--format", "json"]) == 0
+    measured = json.loads(capsys.readouterr().out)["measurements"]
+    ours = [one["transform"] for one in measured if one["subject"] == "FourierUnit"]
+    assert ours == ["fft", "matrix"]
 
 
 def test_networks_beside_their_peer_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
@@ -53,6 +62,7 @@ def test_lamas_generator_beside_its_transcription(capsys: pytest.CaptureFixture[
         ([], 'expected "kind" to be one of'),
         (["operator", "pooling"], "pooling"),
         (["operator", "ffc", "--size", "7"], "needs even sides"),
+        (["operator", "ffc", "--size", "8", "--transform", "fftw"], "fftw"),
         (["model", "--size", "3x224x224"], "size '3x224x224' must read side or HxW"),
         (["model", "--engine", "fused", "--mode", "training"], "leaves nothing to train"),
         (["model", "no_such_network", "--size", "32"], "no network is called 'no_such_network'"),
@@ -63,3 +73,7 @@ def test_wrong_words_get_one_line(words: list[str], message: str, capsys: pytest
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_a_device_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "device='foo' cannot be used here: " in refused(["benchmark", "model", "--device", "foo"], capsys)

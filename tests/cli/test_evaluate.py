@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from commands import QUICK_TRAIN, finish, image_folder, start, torchrun
+from commands import QUICK_TRAIN, finish, image_folder, refused, start, torchrun
 from ffconv.cli import main
 from ffconv.data.config import DataConfig, open_samples
 from ffconv.data.transforms import ImageTransformConfig, PrepareImage, eval_transform
@@ -110,14 +110,6 @@ def test_skipped_images_are_counted_and_named(run_folder: Path, tmp_path: Path):
     data = ("--data.format", "folder", "--data.path", str(tmp_path / "data"), "--data.on_error", "skip")
     scores = evaluated(tmp_path / "out", str(run_folder), *data)
     assert (scores["images"], list(scores["skipped"])) == (19, [str(bad)])
-
-
-def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    capsys.readouterr()
-    assert main(words) == 2
-    printed = capsys.readouterr().err
-    assert printed.count("\n") == 1
-    return printed
 
 
 def test_other_classes_than_the_checkpoints_are_refused_by_name(

@@ -10,24 +10,22 @@ import pytest
 import torch
 from PIL import Image
 
-from commands import finish, start, torchrun
+from commands import SHORT, finish, refused, run_of, start, torchrun
 from ffconv.cli import main
 from ffconv.training.checkpoint import read_weights
 from lama import Lama, save_lightning
 
 TRAIN = (
     *("train", "--config", "small/textures", "--limit", "24", "--loop.batch_size", "8"),
-    *("--model.arguments", "{width: 4, downsamplings: 2, blocks: 1}", "--data.workers", "0"),
+    *("--model.arguments", "{width: 4, downsamplings: 2, blocks: 1}", *SHORT),
     *("--data.transform.train_size", "32", "--data.transform.eval_size", "32"),
-    *("--data.transform.eval_short_side", "32", "--loop.epochs", "2", "--loop.device", "cpu"),
+    *("--data.transform.eval_short_side", "32"),
 )
 
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("inpaint") / "run"
-    assert main([*TRAIN, "--output", str(folder)]) == 0
-    return folder
+    return run_of(TRAIN, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
@@ -56,16 +54,12 @@ def pixels(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path).convert("RGB"))
 
 
+def command(*words: object, checkpoint: Path) -> list[str]:
+    return ["inpaint", *map(str, words), "--checkpoint", str(checkpoint), "--device", "cpu"]
+
+
 def inpaint(*words: object, checkpoint: Path) -> int:
-    return main(["inpaint", *map(str, words), "--checkpoint", str(checkpoint), "--device", "cpu"])
-
-
-def refused(words: list[object], checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> str:
-    capsys.readouterr()
-    assert inpaint(*words, checkpoint=checkpoint) == 2
-    printed = capsys.readouterr().err
-    assert printed.count("\n") == 1
-    return printed
+    return main(command(*words, checkpoint=checkpoint))
 
 
 def test_known_pixels_are_kept_to_the_bit(lama: Path, tmp_path: Path):
@@ -124,24 +118,30 @@ def test_bad_masks_are_named_after_the_others_are_filled(
 
 def test_images_without_mask_are_listed(lama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     picture(tmp_path / "img/a.png"), picture(tmp_path / "img/b.png"), mask(tmp_path / "mask/b.png")
-    printed = refused([tmp_path / "img", tmp_path / "mask", "-o", tmp_path / "out"], lama, capsys)
+    printed = refused(
+        command(tmp_path / "img", tmp_path / "mask", "-o", tmp_path / "out", checkpoint=lama), capsys
+    )
     assert "1 images have no mask" in printed
     assert "a.png" in printed
 
 
 def test_wrong_outputs_are_refused(lama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     image, hole = picture(tmp_path / "a.png"), mask(tmp_path / "hole.png")
-    assert "must be a .png file" in refused([image, hole, "-o", tmp_path / "out.jpg"], lama, capsys)
-    assert "would be overwritten" in refused([image, hole, "-o", image], lama, capsys)
+    assert "must be a .png file" in refused(
+        command(image, hole, "-o", tmp_path / "out.jpg", checkpoint=lama), capsys
+    )
+    assert "would be overwritten" in refused(command(image, hole, "-o", image, checkpoint=lama), capsys)
     picture(tmp_path / "twice/a.png"), picture(tmp_path / "twice/a.bmp")
-    words: list[object] = [tmp_path / "twice", hole, "-o", tmp_path / "out"]
-    assert "several images would be written to" in refused(words, lama, capsys)
+    words = command(tmp_path / "twice", hole, "-o", tmp_path / "out", checkpoint=lama)
+    assert "several images would be written to" in refused(words, capsys)
 
 
 def test_other_weights_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     image, hole = picture(tmp_path / "a.png"), mask(tmp_path / "hole.png")
     torch.save({"fc.weight": torch.zeros(2, 2)}, tmp_path / "net.pth")
-    printed = refused([image, hole, "-o", tmp_path / "out.png"], tmp_path / "net.pth", capsys)
+    printed = refused(
+        command(image, hole, "-o", tmp_path / "out.png", checkpoint=tmp_path / "net.pth"), capsys
+    )
     assert "not of LaMa's generator" in printed
 
 

@@ -1,12 +1,24 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 
 import pytest
 
+from commands import SOURCES
 from ffconv.cli import main
 from ffconv.cli.main import COMMANDS
 from ffconv.cli.nearest import did_you_mean
+
+
+def test_the_script_says_so_without_importing_anything_heavy():
+    code = "import ffconv_command, sys; sys.argv = ['ffconv', '--help']; ffconv_command.main()"
+    command = [sys.executable, "-c", f"{code}; sys.exit('torch' in sys.modules)"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={"PYTHONPATH": str(SOURCES)}, check=True
+    )
+    assert "  train " in done.stdout
 
 
 @pytest.mark.parametrize("argv", [[], ["--help"], ["-h"]])

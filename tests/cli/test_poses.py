@@ -13,6 +13,7 @@ import timm
 import torch
 from PIL import Image
 
+from commands import SHORT, refused, run_of
 from ffconv.cli import main
 from ffconv.data.figures import write_figures
 from ffconv.data.video_writing import video_writer
@@ -21,15 +22,13 @@ from ffconv.tasks.pose import load_pose
 TRAIN = (
     *("train", "--config", "small/figures", "--model.name", "pose", "--model.arguments"),
     *("{backbone: test_resnet}", "--data.transform.input_size", "[64, 64]", "--limit", "12"),
-    *("--data.workers", "0", "--loop.device", "cpu", "--loop.epochs", "2", "--loop.batch_size", "4"),
+    *("--loop.batch_size", "4", *SHORT),
 )
 
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("poses") / "run"
-    assert main([*TRAIN, "--output", str(folder)]) == 0
-    return folder
+    return run_of(TRAIN, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
@@ -43,14 +42,6 @@ def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def in_coco(folder: Path) -> tuple[str, ...]:
     return ("--data.format", "coco", "--data.path", str(folder), "--data.train", "train", "--data.val", "val")
-
-
-def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    capsys.readouterr()
-    assert main(words) == 2
-    printed = capsys.readouterr().err
-    assert printed.count("\n") == 1
-    return printed
 
 
 def evaluated(output: Path, *words: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from commands import QUICK_TRAIN, image_folder, state_of
+from commands import QUICK_TRAIN, image_folder, refused, state_of
 from ffconv.cli import main
 
 
@@ -70,16 +70,6 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(tmp_path: Pat
         assert main([*QUICK_TRAIN, "--seed", seed, "--output", str(tmp_path / name)]) == 0
     a, b, c = ((tmp_path / name / "last.safetensors").read_bytes() for name in "abc")
     assert a == b != c
-
-
-def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line on stderr of a command that is refused with exit code 2."""
-    capsys.readouterr()
-    assert main(words) == 2
-    printed = capsys.readouterr().err
-    assert printed.startswith("ffconv: ")
-    assert printed.count("\n") == 1
-    return printed
 
 
 def test_a_folder_with_a_run_is_refused(run_folder: Path, capsys: pytest.CaptureFixture[str]):

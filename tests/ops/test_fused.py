@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ffconv.ops import FFC2d, SpectralTransform, fused, native
+from ffconv.ops import FFC2d, FourierUnit, LocalFourierUnit, SpectralTransform, fused, native
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="no C++ compiler on this machine")
 
@@ -47,6 +47,12 @@ def both_ways(
     return at_once, results(module, x)
 
 
+def refused(x: Tensor, onto: Tensor | None, layers: object, weight: Tensor | None) -> None:
+    """In the place of the one function; a Fourier Unit alone may ask for it."""
+    if weight is not None:
+        pytest.fail("ran at once")
+
+
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize("lfu", [True, False])
 @pytest.mark.parametrize("size", [(6, 6), (7, 6), (6, 5), (9, 7), (1, 8)])
@@ -57,6 +63,37 @@ def test_values_gradients_and_statistics(
     at_once, one_by_one = both_ways(module, image(8, size), monkeypatch)
     for ours, expected in zip(at_once, one_by_one, strict=True):
         torch.testing.assert_close(ours, expected, atol=1e-11, rtol=1e-9)
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("unit", [FourierUnit, LocalFourierUnit])
+@pytest.mark.parametrize("channels", [4, 24])
+@pytest.mark.parametrize("size", [(6, 6), (7, 5), (1, 9)])
+def test_a_unit_alone(
+    size: tuple[int, int],
+    channels: int,
+    unit: type[FourierUnit],
+    train: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(0)
+    module = unit(channels, channels).double().train(train)
+    nn.init.uniform_(module.bn.running_mean)
+    at_once, one_by_one = both_ways(module, image(channels, size), monkeypatch)
+    for ours, expected in zip(at_once, one_by_one, strict=True):
+        torch.testing.assert_close(ours, expected, atol=1e-11, rtol=1e-9)
+
+
+def test_a_unit_alone_without_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, x = FourierUnit(20, 20).double().eval(), image(23, (7, 6))[:, 3:]
+    with torch.no_grad():
+        at_once = module(x)
+        monkeypatch.setattr(fused, "suits", lambda x, *, local: False)
+        torch.testing.assert_close(at_once, module(x))
+
+
+def test_a_unit_of_fewer_channels_out_than_in() -> None:
+    assert FourierUnit(6, 4).double()(image(6, (6, 6))).shape == (3, 4, 6, 6)
 
 
 @pytest.mark.parametrize("ratio", [0.25, 1.0])
@@ -142,7 +179,7 @@ def test_changed_modules_run_one_by_one(change, monkeypatch: pytest.MonkeyPatch)
     module, x = transform(train=False), image(8, (6, 6))
     expected = module(x)
     change(module)
-    monkeypatch.setattr(fused, "spectral_transform", lambda *_: pytest.fail("ran at once"))
+    monkeypatch.setattr(fused, "spectral_transform", refused)
     torch.testing.assert_close(module(x), expected)
 
 
@@ -170,6 +207,6 @@ def test_a_norm_told_to_leave_its_statistics(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_autocast_runs_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused, "spectral_transform", lambda *_: pytest.fail("ran at once"))
+    monkeypatch.setattr(fused, "spectral_transform", refused)
     with torch.autocast("cpu", torch.bfloat16):
         transform().float()(image(8, (6, 6)).float())

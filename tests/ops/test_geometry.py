@@ -48,3 +48,12 @@ def test_axes_may_differ():
     geometry = Geometry((3, 1), (2, 3), ((1, 1), (0, 0)), (1, 1))
     expected = torch.tensor([[[[4.0, 7.0], [16.0, 19.0]]]])
     torch.testing.assert_close(aligned_avg_pool(x, geometry), expected)
+
+
+@pytest.mark.parametrize("stride", [(1, 2, 2), (2, 2, 1), (2, 1, 1), (2, 3, 2)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.bfloat16, 1e-2)])
+def test_clips_are_pooled_in_every_precision(stride, dtype, tolerance):
+    x = torch.randn(2, 3, 5, 7, 6, dtype=torch.float64).to(dtype)
+    pooled = aligned_avg_pool(x, Geometry((1,) * 3, stride, ((0, 0),) * 3, (1,) * 3))
+    expected = F.avg_pool3d(x.double(), stride, stride, ceil_mode=True)
+    torch.testing.assert_close(pooled.double(), expected, rtol=tolerance, atol=tolerance)

@@ -173,9 +173,12 @@ def test_pictures_show_hole_filling_drawing_and_image():
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (ModelConfig("lama_generator", {"width": 4, "downsamplings": 6, "blocks": 1}), "takes no image"),
-        (ModelConfig("resnet18", {"in_chans": 4}), "makes .* of an image of"),
-        (ModelConfig("resnet18"), "takes no image with a mask of 32x32 px"),
+        (
+            ModelConfig("lama_generator", {"width": 4, "downsamplings": 6, "blocks": 1}),
+            "takes no input of 4x32x32",
+        ),
+        (ModelConfig("resnet18", {"in_chans": 4}), r"makes \(3,\) of an input of"),
+        (ModelConfig("resnet18"), "takes no input of 4x32x32"),
     ],
 )
 def test_a_network_that_makes_no_image_is_refused(model: ModelConfig, message: str):
@@ -185,7 +188,7 @@ def test_a_network_that_makes_no_image_is_refused(model: ModelConfig, message: s
 
 def test_a_size_that_does_not_come_back_is_refused():
     data = DataConfig(format="textures", transform=dataclasses.replace(SIZES, train_size=30))
-    with pytest.raises(InputError, match=r"makes \(3, 32, 32\) of an image of .*multiples of 4"):
+    with pytest.raises(InputError, match=r"makes \(3, 32, 32\) of an input of .*multiples of 4"):
         task(data=data).build_model()
 
 

@@ -15,6 +15,7 @@ _COLUMNS = (
     "mode",
     "dtype",
     "engine",
+    "transform",
     "memory format",
     "size (px)",
     "batch",
@@ -36,7 +37,7 @@ def as_table(measurements: Sequence[Measurement], environment: Mapping[str, Any]
         "time / peer: median over the rounds of the ratio within a round",
         f"peak memory: {METHOD}",
     )
-    return Table("Benchmark", _COLUMNS, [_cells(measurement) for measurement in measurements], notes, left=5)
+    return Table("Benchmark", _COLUMNS, [_cells(measurement) for measurement in measurements], notes, left=6)
 
 
 def _cells(measurement: Measurement) -> tuple[str, ...]:
@@ -47,6 +48,7 @@ def _cells(measurement: Measurement) -> tuple[str, ...]:
         setting.mode,
         setting.dtype,
         setting.engine,
+        setting.transform,
         measurement.memory_format,
         f"{setting.size[0]}x{setting.size[1]}",
         str(setting.batch_size),

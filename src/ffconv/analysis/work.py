@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from ffconv.errors import require
+from ffconv.errors import InputError, require
+from ffconv.ops import transform_engine
+from ffconv.ops.engines import Engine as Transform
 from ffconv.surgery import fuse
 
 Mode = Literal["inference", "training"]
@@ -32,11 +34,13 @@ class Setting:
         dtype: float32 and float64 throughout; bfloat16 and float16 by autocast.
         engine: eager, compile (torch.compile), fused (batch norms folded into the convolutions before them by
             torch.fx; inference only), or both.
+        transform: who computes the Fourier transforms of our operators, see
+            :func:`ffconv.ops.transform_engine`; the plain transcriptions keep torch.fft.
         device: cpu, cuda or cuda:N.
         batch_size: images a step.
         size: (H, W) of the input.
     Raises:
-        InputError: for a number below 1, a device that is not there, or fusion in training.
+        InputError: for a number below 1, a device or a transform that is not there, or fusion in training.
     """
 
     mode: Mode = "inference"
@@ -45,6 +49,7 @@ class Setting:
     device: str = "cpu"
     batch_size: int = 8
     size: tuple[int, int] = (224, 224)
+    transform: Transform = "auto"
 
     def __post_init__(self) -> None:
         require(self.batch_size > 0, f"batch_size={self.batch_size} must be at least 1")
@@ -55,6 +60,11 @@ class Setting:
         )
         present = not self.device.startswith("cuda") or torch.cuda.is_available()
         require(present, f"device={self.device}: this machine has no CUDA device")
+        try:
+            with transform_engine(self.transform):
+                pass
+        except ValueError as error:
+            raise InputError(str(error)) from error
 
     @property
     def autocast_dtype(self) -> torch.dtype | None:
@@ -119,6 +129,10 @@ class Work:
 
     def __call__(self) -> None:
         """One step, on a CUDA device only started."""
+        with transform_engine(self.setting.transform):
+            self._step()
+
+    def _step(self) -> None:
         if self.setting.mode == "inference":
             with torch.inference_mode():
                 self._forward()

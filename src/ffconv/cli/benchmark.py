@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ffconv.cli.complexity import input_size
 from ffconv.cli.parser import CommandParser, from_plain
-from ffconv.errors import require
+from ffconv.errors import InputError, require
 
 if TYPE_CHECKING:
     from ffconv.analysis.tables import Table
@@ -49,6 +49,7 @@ def _run_steps(kind: str, options: Any) -> None:
     from ffconv.analysis.benchmark_report import as_json, as_table
     from ffconv.environment import describe_environment
 
+    _require_device(options.device)
     groups = {"model": _networks, "operator": _operators, "inpainting": _inpainting}[kind]
     effort = Effort(options.rounds, options.warmup, options.block, options.threads)
     comparisons = [(setting, *group) for setting in _settings(options) for group in groups(options, setting)]
@@ -59,6 +60,15 @@ def _run_steps(kind: str, options: Any) -> None:
     ]
     environment = describe_environment(torch.device(options.device))
     _write(as_table(measurements, environment), as_json(measurements, environment), options)
+
+
+def _require_device(name: str) -> None:
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without that kind
+        raise InputError(f"device={name!r} cannot be used here: {str(error).splitlines()[0]}") from error
 
 
 def _run_decoding(options: Any) -> None:
@@ -138,7 +148,7 @@ def _inpainting_parser() -> CommandParser:
 
 
 def _add_common_options(parser: CommandParser, *, size: str) -> None:
-    from ffconv.analysis.work import Engine, Mode, Precision
+    from ffconv.analysis.work import Engine, Mode, Precision, Transform
 
     parser.add_argument("--size", nargs="+", type=str, default=[size], help="side or HxW, in pixels")
     parser.add_argument("--batch_size", nargs="+", type=int, default=[8], help="images a step")
@@ -152,6 +162,9 @@ def _add_common_options(parser: CommandParser, *, size: str) -> None:
         type=Engine,
         default=["eager"],
         help="fused folds norms, compile is torch.compile",
+    )
+    parser.add_argument(
+        "--transform", nargs="+", type=Transform, default=["auto"], help="who computes Fourier transforms"
     )
     parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--threads", type=int, help="of torch on the CPU (default: torch's own choice)")
@@ -170,11 +183,12 @@ def _settings(options: Any) -> list[Setting]:
     from ffconv.analysis.work import Setting
 
     return [
-        Setting(mode, dtype, engine, options.device, batch_size, size)
+        Setting(mode, dtype, engine, options.device, batch_size, size, transform)
         for size in map(_map_size, options.size)
         for batch_size in options.batch_size
         for dtype in options.dtype
         for engine in options.engine
+        for transform in options.transform
         for mode in options.mode
     ]
 

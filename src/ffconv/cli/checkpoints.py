@@ -16,8 +16,11 @@ from ffconv.errors import require
 
 
 def checkpoint_file(path: Path, weights: str = "best") -> Path:
-    """The checkpoint itself, or that of a run folder."""
-    return path / f"{weights}.safetensors" if path.is_dir() else path
+    """The checkpoint itself, that of a package of ``ffconv package``, or that of a run folder."""
+    if not path.is_dir():
+        return path
+    package = path / "model.safetensors"
+    return package if package.is_file() else path / f"{weights}.safetensors"
 
 
 def parse_by_task(parser: CommandParser, argv: Sequence[str], modules: Mapping[str, str]) -> Any:
@@ -42,7 +45,9 @@ def parse_by_task(parser: CommandParser, argv: Sequence[str], modules: Mapping[s
         path = checkpoint_file(Path(word))
         task = read_metadata(path).get("task", task)
         require(task in modules, f"{path} is a checkpoint of {task}, the command takes {', '.join(modules)}")
-    parser.add_argument("checkpoint", type=Path, help="a .safetensors checkpoint, or a run folder (its best)")
+    parser.add_argument(
+        "checkpoint", type=Path, help="a .safetensors checkpoint, a run folder (its best), or a package"
+    )
     importlib.import_module(modules[task]).add_arguments(parser, task)
     arguments = parser.parse_args(argv)
     arguments.task = task

@@ -2,7 +2,7 @@
 
 A command is a module of this package with ``HELP``, ``add_arguments(parser)`` and ``run(arguments)``, which
 returns the exit code (None is 0). Where the options depend on a recipe it has ``parse(parser, argv)`` too.
-A module is imported only when its command is called, so that ``ffconv --help`` does not wait for torch.
+A module is imported only when its command is called. The list of the commands is :mod:`ffconv_command`'s.
 """
 
 from __future__ import annotations
@@ -13,19 +13,8 @@ import sys
 from collections.abc import Sequence
 
 from ffconv.errors import InputError
+from ffconv_command import COMMANDS, asks_for_overview, overview
 
-COMMANDS = {
-    "train": "train a network, or go on with a stopped run",
-    "evaluate": "score a checkpoint: accuracy of classes, AP of keypoints",
-    "predict": "name what is in images and videos, or find keypoints in them",
-    "inpaint": "fill the holes of images",
-    "ablate": "train a list of variants with several seeds and print the paper's Tables 2 and 3",
-    "shards": "pack a folder of images or videos into webdataset shards",
-    "complexity": "parameters and multiply-adds of networks, and the paper's tables beside ours",
-    "benchmark": "speed and memory of layers and networks, speed of reading videos",
-    "plot": "receptive fields, spectra and training curves",
-    "demo": "train a small FFC network and its plain twin within minutes",
-}
 INPUT_ERROR = 2
 INTERRUPTED = 130
 
@@ -41,8 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        if not words or words[0] in ("-h", "--help"):
-            print(_overview())
+        if asks_for_overview(words):
+            print(overview())
             return 0
         if words[0] == "--version":
             import ffconv
@@ -87,19 +76,3 @@ def _leave_other_processes() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-
-
-def _overview() -> str:
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
-    return "\n".join(
-        [
-            "usage: ffconv COMMAND [OPTIONS]",
-            "",
-            "Fast Fourier Convolution: train, evaluate and look into FFC networks.",
-            "",
-            *lines,
-            "",
-            "ffconv COMMAND --help tells a command's options; ffconv --version the version.",
-        ]
-    )

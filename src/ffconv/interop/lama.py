@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ffconv.errors import InputError, require
 from ffconv.interop.formats import LAMA, recognise
 from ffconv.interop.reading import find_weights, read_checkpoint
 from ffconv.interop.weights import load_weights
-from ffconv.models.inpainting import LamaGenerator
+from ffconv.models.registry import create_network
 
 
-def load_lama(path: Path, arguments: Mapping[str, Any] | None = None) -> LamaGenerator:
+def load_lama(path: Path, arguments: Mapping[str, Any] | None = None) -> nn.Module:
     """The generator of a published checkpoint, in evaluation mode.
 
     Args:
@@ -29,7 +29,8 @@ def load_lama(path: Path, arguments: Mapping[str, Any] | None = None) -> LamaGen
     tensors, _ = find_weights(read_checkpoint(path), source=str(path))
     known = recognise(tensors)
     require(known is LAMA, f"{path}: weights of {known.name}, not of LaMa's generator")
-    network = LamaGenerator(**{**lama_arguments(LAMA.convert(tensors)), **(arguments or {})})
+    told = {**lama_arguments(LAMA.convert(tensors)), **(arguments or {})}
+    network = create_network("lama_generator", told)
     load_weights(network, path)
     return network.eval()
 

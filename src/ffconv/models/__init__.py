@@ -1,5 +1,6 @@
 """Networks of the paper. Importing this room enters them in timm's registry."""
 
+from ffconv.models.converted import ffc_converted
 from ffconv.models.image import FFCResNet
 from ffconv.models.inpainting import LamaGenerator
 from ffconv.models.non_local import NonLocalBlock
@@ -13,4 +14,5 @@ __all__ = [
     "NonLocalBlock",
     "SimpleBaseline",
     "VideoResNet",
+    "ffc_converted",
 ]

@@ -62,9 +62,11 @@ class LamaGenerator(nn.Module):
     ) -> None:
         super().__init__()
         require(min(in_chans, num_classes, width) > 0, "in_chans, num_classes and width must be at least 1")
+        for name, value in (("lfu", lfu), ("gated", gated)):
+            require(isinstance(value, bool), f"{name}={value!r} must be true or false")
         require(downsamplings > 0, f"downsamplings={downsamplings} must be at least 1")
         require(blocks >= 0, f"blocks={blocks} must not be negative")
-        self.num_classes = num_classes
+        self.num_classes, self.num_features = num_classes, width
         self.multiple = 2**downsamplings
         widths = [min(max_channels, width * 2**step) for step in range(downsamplings + 1)]
         deepest = widths[-1]
@@ -182,8 +184,8 @@ default_cfgs = generate_default_cfgs(
         "lama_generator.untrained": {
             "num_classes": 3,
             "input_size": (4, 256, 256),
-            "mean": (0.0, 0.0, 0.0),
-            "std": (1.0, 1.0, 1.0),
+            "mean": (0.0,) * 4,
+            "std": (1.0,) * 4,
             "first_conv": "stem.conv",
             "classifier": "head",
             "license": "apache-2.0",

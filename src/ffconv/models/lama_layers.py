@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -86,12 +85,15 @@ class LamaFourierUnit(FourierUnit):
                 mode=options.spatial_scale_mode,
                 align_corners=False,
             )
-        if options.fft_norm == "ortho":
-            y = super().forward(inside)
-        else:  # both transforms are linear, so that their scale can be put on the maps
-            factor = _spectrum_factor(inside, options.fft_norm)
-            y = super().forward(inside * factor) / factor
+        y = super().forward(inside)
         return y if options.spatial_scale_factor is None else _resize_like(y, x, options.spatial_scale_mode)
+
+    def _activated(self, spectrum: Tensor, width: int) -> Tensor:
+        if self.options.fft_norm == "ortho":
+            return super()._activated(spectrum, width)
+        # The transforms are linear: the scale can wait for the mixed spectrum, which is no half precision.
+        factor = _spectrum_factor(spectrum, width, self.options.fft_norm)
+        return super()._activated(spectrum * factor, width) / factor
 
 
 class PositionedNorm(nn.Module):
@@ -162,17 +164,19 @@ class GatedFFC2d(FFC2d):
         return self._add_bias(torch.cat([local, y[:, self.out_local :] * gates[:, 1:] + spectral], dim=1))
 
 
-def _spectrum_factor(x: Tensor, norm: FftNorm) -> float:
-    """What turns the orthonormal spectrum of a map into that of another norm."""
-    pixels = x.shape[-2] * x.shape[-1]
-    return math.sqrt(pixels) if norm == "backward" else 1 / math.sqrt(pixels)
+def _spectrum_factor(spectrum: Tensor, width: int, norm: FftNorm) -> float:
+    """What turns the orthonormal spectrum of a map so wide into that of another norm."""
+    pixels = spectrum.shape[-2] * width
+    # torch.export takes the argument of math.sqrt for fixed.
+    return pixels**0.5 if norm == "backward" else pixels**-0.5
 
 
 def _coordinates(spectrum: Tensor) -> tuple[Tensor, Tensor]:
     """0 to 1 along both axes of a spectrum: (H, 1), (1, Wf)."""
-    height, width = spectrum.shape[-2:]
     options = {"device": spectrum.device, "dtype": spectrum.dtype}
-    return torch.linspace(0, 1, height, **options)[:, None], torch.linspace(0, 1, width, **options)[None]
+    # A compiler takes the length of torch.linspace for fixed.
+    row, column = [torch.arange(n, **options) / max(n - 1, 1) for n in spectrum.shape[-2:]]
+    return row[:, None], column[None]
 
 
 def _resize_like(x: Tensor, like: Tensor, mode: str) -> Tensor:

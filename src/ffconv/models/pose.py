@@ -56,7 +56,7 @@ class SimpleBaseline(nn.Module):
             raise InputError(f"backbone={backbone!r} gives no feature maps")
         network.prune_intermediate_layers(1)  # the head and what else lies behind the last feature map
         self.backbone = network
-        self.num_classes = num_classes
+        self.num_classes, self.num_features = num_classes, width
         features = network.feature_info[-1]
         doublings = _doublings(backbone, features["reduction"])
         self.deconv_layers = nn.Sequential(*_upsampling(features["num_chs"], width, doublings))

@@ -14,7 +14,8 @@ for each frame of videos (N, C, T, H, W).
 Each backward pass is the other transform with weighted columns, where the derivative of ``torch.fft.rfftn``
 pads to the full complex spectrum. Both are operators (``torch.ops.ffconv``), so that a compiler sees real
 tensors only; an exporter gets the transforms of ``torch.fft``, so that what it writes does not need this
-package.
+package. Real matrix products, where :func:`ffconv.ops.engines.transform_engine` asks for them, are no
+operators: whoever compiles or exports sees the products.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ffconv.ops import native
+from ffconv.ops import matrix, native
+from ffconv.ops.engines import current_engine, table_engine
 
 LOW_PRECISION = (torch.float16, torch.bfloat16)
 
@@ -45,8 +47,11 @@ def rfftn(x: Tensor, axes: Sequence[int]) -> Tensor:
     if x.dtype in LOW_PRECISION:
         x = x.float()
     if _float16_autocast(x.device.type):
-        x = x / math.sqrt(math.prod(x.shape[axis] for axis in axes))
-    return _rfftn(x, axes) if _exporting() else _rfftn_operator(x, axes)
+        x = x / math.prod([x.shape[axis] for axis in axes]) ** 0.5
+    engine = current_engine()
+    if engine == "matrix":
+        return matrix.rfftn(x, axes)
+    return _rfftn(x, axes) if _exporting() else _rfftn_operator(x, axes, engine)
 
 
 def restore_scale(spectrum: Tensor, axes: Sequence[int], width: int) -> Tensor:
@@ -58,7 +63,7 @@ def restore_scale(spectrum: Tensor, axes: Sequence[int], width: int) -> Tensor:
     if spectrum.dtype in LOW_PRECISION:
         spectrum = spectrum.float()
     if _float16_autocast(spectrum.device.type):
-        spectrum = spectrum * math.sqrt(math.prod(spectrum.shape[axis] for axis in axes[:-1]) * width)
+        spectrum = spectrum * (math.prod([spectrum.shape[axis] for axis in axes[:-1]]) * width) ** 0.5
     return spectrum
 
 
@@ -69,28 +74,38 @@ def irfftn(spectrum: Tensor, axes: Sequence[int], width: int) -> Tensor:
         spectrum (N, 2C, H, Wf) -> (N, C, H, width), with Wf = width // 2 + 1 and ``width`` the size along the
         last of the axes; float32 or float64.
     """
-    return _irfftn(spectrum, axes, width) if _exporting() else _irfftn_operator(spectrum, axes, width)
+    engine = current_engine()
+    if engine == "matrix":
+        return matrix.irfftn(spectrum, axes, width)
+    return _irfftn(spectrum, axes, width) if _exporting() else _irfftn_operator(spectrum, axes, width, engine)
 
 
 def _rfftn(x: Tensor, axes: Sequence[int]) -> Tensor:
-    planes = None if _exporting() else _planes(x, axes)
-    if planes is not None and native.suits(planes, *planes.shape[2:]):
-        return _like(native.rfft2(planes), x)
     behind = [axis - 1 for axis in axes]  # once the channels are the last axis
+    last = axes[-1]
+    # Out of the real map: ONNX's exporter cannot ask a complex tensor for a size that is not fixed.
+    size = (x.shape[0], *x.shape[2:last], x.shape[last] // 2 + 1, *x.shape[last + 1 :], 2 * x.shape[1])
     spectrum = torch.fft.rfftn(x.movedim(1, -1), dim=behind, norm="ortho").contiguous()  # (N, H, Wf, C)
-    return torch.view_as_real(spectrum).flatten(-2).movedim(-1, 1)
+    return torch.view_as_real(spectrum).reshape(size).movedim(-1, 1)
 
 
 def _irfftn(spectrum: Tensor, axes: Sequence[int], width: int) -> Tensor:
-    planes = None if _exporting() else _planes(spectrum, axes)
-    if planes is not None and native.suits(planes, planes.shape[2], width):
-        return _like(native.irfft2(planes, (planes.shape[2], width)), spectrum)
     *others, last = [axis - 1 for axis in axes]
     pairs = spectrum.movedim(1, -1).contiguous().unflatten(-1, (-1, 2))  # (N, H, Wf, C, 2)
     columns = torch.view_as_complex(pairs)
     if others:
         columns = torch.fft.ifftn(columns, dim=others, norm="ortho")
+    if _reverses_odd_widths(spectrum.device.type) and width % 2:
+        # All but the first column stand for two; a complex transform fills up with zeros.
+        twice = columns * _inner_columns(2.0, width, spectrum, last)
+        rows = torch.fft.ifft(twice, n=width, dim=last, norm="ortho")
+        return rows.real.contiguous().movedim(-1, 1)
     return torch.fft.irfft(columns, n=width, dim=last, norm="ortho").contiguous().movedim(-1, 1)
+
+
+def _reverses_odd_widths(device_type: str) -> bool:
+    """Whether irfft gives rows of odd width in reverse: https://github.com/pytorch/pytorch/issues/126649."""
+    return device_type == "mps"
 
 
 def _planes(x: Tensor, axes: Sequence[int]) -> Tensor | None:
@@ -116,50 +131,94 @@ def _like(images: Tensor, x: Tensor) -> Tensor:
 
 
 @torch.library.custom_op("ffconv::rfftn", mutates_args=())
-def _rfftn_operator(x: Tensor, axes: Sequence[int]) -> Tensor:
-    return _rfftn(x, axes)
+def _rfftn_operator(x: Tensor, axes: Sequence[int], engine: str = "auto", inner: float = 1.0) -> Tensor:
+    """``inner`` is a factor of the columns that are not their own conjugates."""
+    if engine == "auto":
+        sides = [x.shape[axis] for axis in axes]
+        engine = table_engine(x.device, x.dtype, x.shape[1], sides)
+    match engine, _planes(x, axes):
+        case "native", Tensor() as planes if native.suits(planes, *planes.shape[2:]):
+            return _like(native.rfft2(planes, inner=inner), x)
+        case "triton", Tensor() as planes if triton_kernels().suits(planes, *planes.shape[2:]):
+            return _like(triton_kernels().rfft2(planes, inner=inner), x).contiguous()
+    spectrum = matrix.rfftn(x, axes) if engine == "matrix" else _rfftn(x, axes)
+    if inner != 1:
+        spectrum = spectrum * _inner_columns(inner, x.shape[axes[-1]], spectrum, axes[-1])
+    return _laid_out(spectrum, engine)
 
 
 @torch.library.custom_op("ffconv::irfftn", mutates_args=())
-def _irfftn_operator(spectrum: Tensor, axes: Sequence[int], width: int) -> Tensor:
-    return _irfftn(spectrum, axes, width)
+def _irfftn_operator(
+    spectrum: Tensor, axes: Sequence[int], width: int, engine: str = "auto", inner: float = 1.0
+) -> Tensor:
+    if engine == "auto":
+        sides = [*(spectrum.shape[axis] for axis in axes[:-1]), width]
+        engine = table_engine(spectrum.device, spectrum.dtype, spectrum.shape[1] // 2, sides)
+    match engine, _planes(spectrum, axes):
+        case "native", Tensor() as planes if native.suits(planes, planes.shape[2], width):
+            return _like(native.irfft2(planes, (planes.shape[2], width), inner=inner), spectrum)
+        case "triton", Tensor() as planes if triton_kernels().suits(planes, planes.shape[2], width):
+            return _like(triton_kernels().irfft2(planes, width, inner=inner), spectrum).contiguous()
+    if inner != 1:
+        spectrum = spectrum * _inner_columns(inner, width, spectrum, axes[-1])
+    inverse = matrix.irfftn if engine == "matrix" else _irfftn
+    return _laid_out(inverse(spectrum, axes, width), engine)
+
+
+def triton_kernels() -> Any:
+    """:mod:`ffconv.ops.triton`, where a user asks for it: its package is not everywhere."""
+    from ffconv.ops import triton
+
+    return triton
+
+
+def _laid_out(x: Tensor, engine: str) -> Tensor:
+    """As :func:`_empty` tells a compiler."""
+    return x.contiguous() if engine == "triton" else x.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
 @_rfftn_operator.register_fake
-def _(x: Tensor, axes: Sequence[int]) -> Tensor:
-    return _empty(x, 2 * x.shape[1], axes[-1], x.shape[axes[-1]] // 2 + 1)
+def _(x: Tensor, axes: Sequence[int], engine: str = "auto", inner: float = 1.0) -> Tensor:
+    return _empty(x, 2 * x.shape[1], axes[-1], x.shape[axes[-1]] // 2 + 1, engine)
 
 
 @_irfftn_operator.register_fake
-def _(spectrum: Tensor, axes: Sequence[int], width: int) -> Tensor:
-    return _empty(spectrum, spectrum.shape[1] // 2, axes[-1], width)
+def _(spectrum: Tensor, axes: Sequence[int], width: int, engine: str = "auto", inner: float = 1.0) -> Tensor:
+    return _empty(spectrum, spectrum.shape[1] // 2, axes[-1], width, engine)
 
 
-def _empty(like: Tensor, channels: int, axis: int, width: int) -> Tensor:
-    """A map of so many channels, last in memory, that is ``width`` wide along the axis and else like this
-    one."""
+def _empty(like: Tensor, channels: int, axis: int, width: int, engine: str) -> Tensor:
+    """A map of so many channels that is ``width`` wide along the axis and else like this one.
+
+    The channels are last in memory, but planes of the triton engine are whole.
+    """
     size = [*like.shape[2:axis], width, *like.shape[axis + 1 :]]
+    if engine == "triton":
+        return like.new_empty(like.shape[0], channels, *size)
     return like.new_empty(like.shape[0], *size, channels).movedim(-1, 1)
 
 
-def _remember_axes(ctx: Any, inputs: tuple, output: Tensor) -> None:
-    ctx.axes = inputs[1]
-    ctx.width = inputs[2] if len(inputs) == 3 else inputs[0].shape[ctx.axes[-1]]
+def _remember_rfftn(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    x, ctx.axes, ctx.engine, ctx.inner = inputs
+    ctx.width = x.shape[ctx.axes[-1]]
 
 
-def _rfftn_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+def _remember_irfftn(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    _, ctx.axes, ctx.width, ctx.engine, ctx.inner = inputs
+
+
+def _rfftn_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
     # The inverse counts each inner column twice, for the half plane that is left out; a gradient counts once.
-    weighted = grad * _inner_columns(0.5, ctx.width, grad, ctx.axes[-1])
-    return irfftn(weighted, ctx.axes, ctx.width), None
+    gradient = _irfftn_operator(grad, ctx.axes, ctx.width, ctx.engine, ctx.inner / 2)
+    return gradient, None, None, None
 
 
-def _irfftn_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-    spectrum = rfftn(grad, ctx.axes)
-    return spectrum * _inner_columns(2.0, ctx.width, spectrum, ctx.axes[-1]), None, None
+def _irfftn_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
+    return _rfftn_operator(grad, ctx.axes, ctx.engine, 2 * ctx.inner), None, None, None, None
 
 
-_rfftn_operator.register_autograd(_rfftn_backward, setup_context=_remember_axes)
-_irfftn_operator.register_autograd(_irfftn_backward, setup_context=_remember_axes)
+_rfftn_operator.register_autograd(_rfftn_backward, setup_context=_remember_rfftn)
+_irfftn_operator.register_autograd(_irfftn_backward, setup_context=_remember_irfftn)
 
 
 def _inner_columns(weight: float, width: int, like: Tensor, axis: int) -> Tensor:

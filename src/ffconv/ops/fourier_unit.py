@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ffconv.ops import fused
 from ffconv.ops.axes import IMAGE, Axes
-from ffconv.ops.fourier import LOW_PRECISION, irfftn, restore_scale, rfftn
+from ffconv.ops.engines import current_engine
+from ffconv.ops.fourier import LOW_PRECISION, irfftn, restore_scale, rfftn, triton_kernels
 from ffconv.ops.parts import parts_to_channels, tile
 
 # What branches on sizes, types or autocast is one node for torch.fx.
@@ -78,10 +80,25 @@ class FourierUnit(nn.Module):
         self.bn.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
+        if current_engine() == "triton" and triton_kernels().takes_unit(self, x):
+            return triton_kernels().run_unit(self, x)
         axes = self.axes.spectral
+        if axes == IMAGE.spectral and self._is_as_built() and fused.suits(x, local=False):
+            y = fused.spectral_transform(x, None, [(self.conv, self.bn)], None)
+            if y is not None:
+                return y
         width = x.shape[axes[-1]]
         spectrum = restore_scale(self.conv(rfftn(x, axes)), axes, width)  # (N, 2C_out, H, Wf)
-        return irfftn(F.relu(self.bn(spectrum)), axes, width).to(x.dtype)
+        return irfftn(self._activated(spectrum, width), axes, width).to(x.dtype)
+
+    def _is_as_built(self) -> bool:
+        if type(self) not in (FourierUnit, LocalFourierUnit) or not fused.is_layer(self.conv, self.bn):
+            return False
+        return self.conv.in_channels == self.conv.out_channels
+
+    def _activated(self, spectrum: Tensor, width: int) -> Tensor:
+        """What the inverse reads, of the mixed spectrum of a map so wide."""
+        return F.relu(self.bn(spectrum))
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, {self.out_channels}, groups={self.groups}"

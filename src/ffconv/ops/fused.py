@@ -1,24 +1,24 @@
-"""The Spectral Transform as one function on the CPU, with a hand-written backward pass.
+"""The Spectral Transform, and a Fourier Unit alone, as one function on the CPU, by the compiled library.
 
-It saves what the norms read, a third of what torch keeps for the same function operation by operation. The
-rest is computed again in the backward pass, where a transform costs less than the memory it saves. Norms and
-ReLUs of a spectrum, the quadrants of the Local Fourier Unit and the sums around the units are part of the
-compiled transforms' loads and stores. The 1x1 convolutions are matrix products, which read and write a part
-of a wider map in place.
+It keeps what the norms read, a third of what torch keeps for the same function operation by operation. The
+rest is computed again in the backward pass, where a transform costs less than the memory it saves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain, compress
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from ffconv.ops import native
+from ffconv.ops.engine import add_to_global
+from ffconv.ops.engines import current_engine
 from ffconv.ops.fourier import irfftn, rfftn
 from ffconv.ops.parts import parts_to_channels, tile
 
@@ -46,242 +46,203 @@ class _Norm(NamedTuple):
                 momentum = 1 / float(bn.num_batches_tracked)
         return cls(bn.running_mean, bn.running_var, bn.training or bn.running_mean is None, momentum, bn.eps)
 
-
-class _Layer(NamedTuple):
-    """Weights of a 1x1 convolution (C_out, C_in, 1, 1), and of the norm after it, both (C_out,)."""
-
-    weight: Tensor
-    gamma: Tensor
-    beta: Tensor
-
-
-class _Normed(NamedTuple):
-    """The input of a norm that has run, and what it does to each channel: scale * x + shift."""
-
-    x: Tensor
-    mean: Tensor
-    invstd: Tensor
-    scale: Tensor
-    shift: Tensor
+    def remember(self, mean: Tensor, var: Tensor, values: int) -> None:
+        """Lets the running statistics follow those of a batch of so many values a channel."""
+        if self.by_batch and self.mean is not None and self.var is not None:
+            self.mean.lerp_(mean, self.momentum)
+            self.var.lerp_(var * (values / (values - 1)), self.momentum)
 
 
 def suits(x: Tensor, *, local: bool) -> bool:
     """Whether a pooled map such as x can be transformed here; ``local`` if there is a Local Fourier Unit.
 
-    Compilers and tracers, and what runs under autocast, get the single operations.
+    Exporters and tracers, and what runs under autocast, get the single operations.
     """
     if type(x) is not Tensor or x.dim() != 4 or torch.is_autocast_enabled("cpu"):
         return False
-    if torch.compiler.is_compiling() or torch.compiler.is_exporting() or torch.jit.is_tracing():
+    if torch.compiler.is_exporting() or torch.jit.is_tracing():
         return False
+    if torch.compiler.is_compiling():  # the operator looks at the sizes, which a compiled graph leaves open
+        of_cpu = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+        return of_cpu and current_engine() in ("auto", "native") and native.available()
+    return _suits_sizes(x, local=local)
+
+
+def _suits_sizes(x: Tensor, *, local: bool) -> bool:
     N, _, H, W = x.shape
     sides = [(H, W), ((H + 1) // 2, (W + 1) // 2)] if local else [(H, W)]
     # A norm's own error tells of a batch of one value.
     return N * sides[-1][0] * sides[-1][1] > 1 and all(native.suits(x, *side) for side in sides)
 
 
+def is_layer(conv: nn.Module | None, norm: nn.Module | None) -> bool:
+    """Whether these are a 1x1 convolution and a norm such as these functions compute, and nobody looks
+    between them."""
+    return is_mixing(conv) and type(norm) is nn.BatchNorm2d and norm.affine and not has_hooks(norm)
+
+
+def is_mixing(conv: nn.Module | None) -> bool:
+    """Whether this is a 1x1 convolution without groups and bias."""
+    if type(conv) is not nn.Conv2d or conv.groups > 1 or conv.kernel_size != (1, 1):
+        return False
+    return conv._parameters["bias"] is None and not has_hooks(conv)
+
+
+def has_hooks(module: nn.Module | None) -> bool:
+    """Whether someone wants to know of a module's calls."""
+    return module is not None and bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
+
+
 def spectral_transform(
-    x: Tensor, onto: Tensor | None, layers: Sequence[tuple[_ConvNd, _BatchNorm]], weight: Tensor
-) -> Tensor:
-    """conv2(h + fu(h) + lfu(h)) with h = relu(bn1(conv1(x))).
+    x: Tensor, onto: Tensor | None, layers: Sequence[tuple[_ConvNd, _BatchNorm]], weight: Tensor | None
+) -> Tensor | None:
+    """conv2(h + fu(h) + lfu(h)) with h = relu(bn1(conv1(x))), or fu(x).
 
     Args:
         x: global channels, pooled.
         onto: map to whose last channels the result is added; it is written to.
-        layers: conv1 and bn1, the Fourier Unit's, and the Local Fourier Unit's if there is one.
-        weight: conv2's, (C_out, c, 1, 1).
+        layers: conv1 and bn1, the Fourier Unit's, and the Local Fourier Unit's if there is one; or a Fourier
+            Unit's alone, of as many channels out as in.
+        weight: conv2's, (C_out, c, 1, 1); None for a Fourier Unit alone.
     Shape:
         x (N, C_in, H, W), onto (N, C, H, W) -> (N, C, H, W); without onto (N, C_out, H, W).
+    Returns:
+        None for tensors of several types or devices, and for a compiled training step.
     """
-    norms = [_Norm.of(norm) for _, norm in layers]
-    flat = [tensor for conv, norm in layers for tensor in (conv.weight, norm.weight, norm.bias)]
-    return _SpectralTransform.apply(norms, x, onto, weight, *flat)
+    # By the dictionaries: attributes of modules cost as much as a small transform.
+    flat: list[Any] = []
+    buffers: list[Tensor | None] = []
+    for conv, norm in layers:
+        flat += [conv._parameters["weight"], norm._parameters["weight"], norm._parameters["bias"]]
+        buffers += [norm._buffers["running_mean"], norm._buffers["running_var"]]
+    inputs = [tensor for tensor in (x, onto, weight, *flat) if tensor is not None]
+    for tensor in chain(inputs, buffers):
+        if tensor is not None and (tensor.dtype != x.dtype or not tensor.is_cpu):
+            return None
+    by_statistics = all(buffer is not None for buffer in buffers) and not any(n.training for _, n in layers)
+    if by_statistics and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)):
+        tensors: list[Any] = []
+        for i in range(len(layers)):
+            tensors += [*flat[3 * i : 3 * i + 3], *buffers[2 * i : 2 * i + 2]]
+        eps = [norm.eps for _, norm in layers]
+        if not torch.compiler.is_compiling():
+            return native.spectral_transform(x, onto, tensors, eps, weight)
+        z = _inference_operator(x, tensors, eps, weight)
+        return z if onto is None else add_to_global(onto, z)
+    if torch.compiler.is_compiling():
+        return None
+    return _SpectralTransform.apply([_Norm.of(norm) for _, norm in layers], x, onto, weight, *flat)
+
+
+@torch.library.custom_op("ffconv::spectral_transform", mutates_args=())
+def _inference_operator(
+    x: Tensor, layers: Sequence[Tensor], eps: Sequence[float], weight: Tensor | None
+) -> Tensor:
+    """Without gradients, the norms by their statistics; ``layers`` as :func:`native.spectral_transform`'s."""
+    if _suits_sizes(x, local=len(eps) == 3):
+        return native.spectral_transform(x, None, layers, eps, weight)
+    norms = [
+        _Norm(layers[5 * i + 3], layers[5 * i + 4], by_batch=False, momentum=0.0, eps=value)
+        for i, value in enumerate(eps)
+    ]
+    flat = [tensor for i in range(len(eps)) for tensor in layers[5 * i : 5 * i + 3]]
+    return _by_operations(x, weight, flat, norms).contiguous(memory_format=torch.channels_last)
+
+
+@_inference_operator.register_fake
+def _(x: Tensor, layers: Sequence[Tensor], eps: Sequence[float], weight: Tensor | None) -> Tensor:
+    N, C, H, W = x.shape
+    return x.new_empty(N, H, W, C if weight is None else weight.shape[0]).permute(0, 3, 1, 2)
 
 
 class _SpectralTransform(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, norms: Sequence[_Norm], x: Tensor, onto: Tensor | None, weight: Tensor, *flat: Tensor
+        ctx: Any, norms: Sequence[_Norm], x: Tensor, onto: Tensor | None, weight: Tensor | None, *flat: Tensor
     ) -> Tensor:
-        layers = [_Layer(*flat[i : i + 3]) for i in range(0, len(flat), 3)]
-        normed = [_normed(_mix(x, layers[0].weight), layers[0], norms[0])]
-        h = _activated(normed[0])
-        for number, (unit, norm) in enumerate(zip(layers[1:], norms[1:], strict=True)):
-            spectrum = _spectrum(h, unit.weight, local=number == 1)
-            normed.append(_normed(_mix(spectrum, unit.weight), unit, norm))
-        mixed = _sum_of_units(h, normed[1:])
+        statistics = [_statistics(norm, flat[3 * i + 1]) for i, norm in enumerate(norms)]
+        in_place = onto is not None and native.are_rows_adjacent(onto)
+        layers = _layers(flat, statistics, norms)
+        rows = native.rows_adjacent(x)
+        last = None if weight is None else weight.contiguous()
+        y, reads = native.forward(rows, onto if in_place else None, layers, last)
+        for norm, (mean, var), read in zip(norms, statistics, reads, strict=True):
+            norm.remember(mean, var, values=read.numel() // read.shape[-1])
         ctx.norms = norms
-        ctx.layers = len(layers)
-        ctx.save_for_backward(x, weight, *flat, *(tensor for each in normed for tensor in each))
+        ctx.save_for_backward(x, weight, *flat, *chain.from_iterable(statistics), *reads)
         if onto is None:
-            return _mix(mixed, weight)
+            return y
         ctx.mark_dirty(onto)
-        _add_product(onto[:, onto.shape[1] - weight.shape[0] :], mixed, weight)
+        if not in_place:
+            onto[:, onto.shape[1] - y.shape[1] :] += y
         return onto
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grad_outputs
-        x, weight, *flat = ctx.saved_tensors
-        layers = [_Layer(*flat[i : i + 3]) for i in range(0, 3 * ctx.layers, 3)]
-        states = flat[3 * ctx.layers :]
-        normed = [_Normed(*states[i : i + 5]) for i in range(0, len(states), 5)]
-        own = grad[:, grad.shape[1] - weight.shape[0] :]
+        x, weight, *rest = ctx.saved_tensors
+        count = len(ctx.norms)
+        flat, rest = rest[: 3 * count], rest[3 * count :]
+        of_onto = grad if ctx.needs_input_grad[2] else None
         if torch.is_grad_enabled():  # the gradient is to be differentiated
-            inputs = [x, weight, *flat[: 3 * ctx.layers]]
-            result = _by_operations(x, weight, layers, ctx.norms)
-            grads = torch.autograd.grad(result, inputs, own, create_graph=True)
-        else:
-            grads = _gradients(own, x, weight, layers, normed, ctx.norms)
-        return None, grads[0], grad if ctx.needs_input_grad[2] else None, *grads[1:]
+            result = _by_operations(x, weight, flat, ctx.norms)
+            own = grad[:, grad.shape[1] - result.shape[1] :]
+            inputs = [x, weight, *flat]
+            needs = [tensor is not None and tensor.requires_grad for tensor in inputs]
+            needed = list(compress(inputs, needs))
+            found = iter(torch.autograd.grad(result, needed, own, create_graph=True))
+            grads = [next(found) if need else None for need in needs]
+            return None, grads[0], of_onto, *grads[1:]
+        statistics = list(zip(rest[0 : 2 * count : 2], rest[1 : 2 * count : 2], strict=True))
+        layers = _layers(flat, statistics, ctx.norms)
+        rows, grad_rows = native.rows_adjacent(x), native.rows_adjacent(grad)
+        last = None if weight is None else weight.contiguous()
+        result = native.backward(grad_rows, rows, layers, rest[2 * count :], last)
+        return None, result.x, of_onto, result.last, *chain.from_iterable(result.layers)
 
 
-def _gradients(
-    grad: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    layers: Sequence[_Layer],
-    normed: Sequence[_Normed],
-    norms: Sequence[_Norm],
-) -> list[Tensor]:
-    """Of x, weight and the layers' tensors."""
-    h = _activated(normed[0])
-    grad_weight = _weight_gradient(grad, _sum_of_units(h, normed[1:]), weight)
-    grad_mixed = _mix_back(grad, weight)
-    # Both units read the gradient of their sum before it becomes that of h.
-    opened = [
-        native.rfft2(grad_mixed, tiles=number == 1, inner=2.0, gate=each.x, norm=(each.scale, each.shift))
-        for number, each in enumerate(normed[1:])
-    ]
-    grad_h, of_units = grad_mixed, []
-    for number, (unit, each, norm, gated) in enumerate(
-        zip(layers[1:], normed[1:], norms[1:], opened, strict=True)
-    ):
-        local = number == 1
-        grad_unit, *of_norm = _norm_gradients(gated, each, unit, norm)
-        spectrum = _spectrum(h, unit.weight, local=local)
-        of_units += [_weight_gradient(grad_unit, spectrum, unit.weight), *of_norm]
-        _add_inverse(grad_h, _mix_back(grad_unit, unit.weight), local=local)
-    grad_first, *of_norm = _norm_gradients(grad_h * (h > 0), normed[0], layers[0], norms[0])
-    of_first = [_weight_gradient(grad_first, x, layers[0].weight), *of_norm]
-    return [_mix_back(grad_first, layers[0].weight), grad_weight, *of_first, *of_units]
+def _statistics(norm: _Norm, gamma: Tensor) -> tuple[Tensor, Tensor]:
+    """A norm's mean and variance; memory for them, if it goes by the batch."""
+    if norm.by_batch or norm.mean is None or norm.var is None:
+        return torch.empty_like(gamma), torch.empty_like(gamma)
+    return norm.mean, norm.var
 
 
-def _by_operations(x: Tensor, weight: Tensor, layers: Sequence[_Layer], norms: Sequence[_Norm]) -> Tensor:
+def _layers(
+    flat: Sequence[Tensor], statistics: Sequence[tuple[Tensor, Tensor]], norms: Sequence[_Norm]
+) -> list[native.Layer]:
+    layers = []
+    for i, norm in enumerate(norms):
+        tensors = [tensor.contiguous() for tensor in (*flat[3 * i : 3 * i + 3], *statistics[i])]
+        layers.append(native.Layer(*tensors, eps=norm.eps, by_batch=norm.by_batch))
+    return layers
+
+
+def _by_operations(
+    x: Tensor, weight: Tensor | None, flat: Sequence[Tensor], norms: Sequence[_Norm]
+) -> Tensor:
     """The same function of torch's operations, which can be differentiated any number of times."""
 
-    def normed_relu(x: Tensor, layer: _Layer, norm: _Norm) -> Tensor:
+    def normed_relu(x: Tensor, number: int) -> Tensor:
+        conv, gamma, beta = flat[3 * number : 3 * number + 3]
+        norm = norms[number]
         statistics = (None, None) if norm.by_batch else (norm.mean, norm.var)
-        y = F.batch_norm(x, *statistics, layer.gamma, layer.beta, norm.by_batch, 0.0, norm.eps)
+        y = F.batch_norm(F.conv2d(x, conv), *statistics, gamma, beta, norm.by_batch, 0.0, norm.eps)
         return F.relu(y)
 
-    h = mixed = normed_relu(_mix(x, layers[0].weight), layers[0], norms[0])
-    for number, (unit, norm) in enumerate(zip(layers[1:], norms[1:], strict=True)):
-        part = parts_to_channels(h[:, : unit.weight.shape[1] // 8], _AXES) if number else h
-        spectrum = normed_relu(_mix(rfftn(part, _AXES), unit.weight), unit, norm)
-        y = irfftn(spectrum, _AXES, part.shape[-1])
-        mixed = mixed + (tile(y, _AXES, h.shape[2:]) if number else y)
-    return _mix(mixed, weight)
+    def unit(x: Tensor, number: int) -> Tensor:
+        return irfftn(normed_relu(rfftn(x, _AXES), number), _AXES, x.shape[-1])
 
-
-def _rows(x: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N H W, C), a view where a pixel's channels are adjacent."""
-    return native.channels_adjacent(x).permute(0, 2, 3, 1).flatten(0, 2)
-
-
-def _mix(x: Tensor, weight: Tensor) -> Tensor:
-    """The 1x1 convolution."""
-    N, _, H, W = x.shape
-    return (_rows(x) @ weight.flatten(1).t()).view(N, H, W, -1).permute(0, 3, 1, 2)
-
-
-def _mix_back(grad: Tensor, weight: Tensor) -> Tensor:
-    """Gradient of a 1x1 convolution's input."""
-    N, _, H, W = grad.shape
-    return (_rows(grad) @ weight.flatten(1)).view(N, H, W, -1).permute(0, 3, 1, 2)
-
-
-def _weight_gradient(grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    return (_rows(grad).t() @ _rows(x)).view_as(weight)
-
-
-def _add_product(y: Tensor, x: Tensor, weight: Tensor) -> None:
-    """y += the 1x1 convolution of x."""
-    if y.stride(1) == 1:
-        y.permute(0, 2, 3, 1).flatten(0, 2).addmm_(_rows(x), weight.flatten(1).t())
-    else:
-        y += _mix(x, weight)
-
-
-def _normed(x: Tensor, layer: _Layer, norm: _Norm) -> _Normed:
-    """Runs a norm but for its last step, which is left to whoever reads x next."""
-    if norm.mean is not None and norm.var is not None and not norm.by_batch:
-        mean, invstd = norm.mean, torch.rsqrt(norm.var + norm.eps)
-    else:
-        arguments = (layer.gamma, layer.beta, norm.mean, norm.var, True, norm.momentum, norm.eps)
-        _, mean, invstd = torch.native_batch_norm(x, *arguments)
-    scale = layer.gamma * invstd
-    return _Normed(x, mean, invstd, scale, torch.addcmul(layer.beta, mean, scale, value=-1))
-
-
-def _norm_gradients(grad: Tensor, normed: _Normed, layer: _Layer, norm: _Norm) -> tuple[Tensor, ...]:
-    """Of the norm's input, weight and bias."""
-    return torch.ops.aten.native_batch_norm_backward(
-        grad,
-        normed.x,
-        layer.gamma,
-        norm.mean,
-        norm.var,
-        normed.mean,
-        normed.invstd,
-        norm.by_batch,
-        norm.eps,
-        [True, True, True],
-    )
-
-
-def _activated(normed: _Normed) -> Tensor:
-    rows = torch.addcmul(normed.shift, _rows(normed.x), normed.scale).relu_()
-    N, _, H, W = normed.x.shape
-    return rows.view(N, H, W, -1).permute(0, 3, 1, 2)
-
-
-def _spectrum(h: Tensor, weight: Tensor, *, local: bool) -> Tensor:
-    """What a unit's mixing reads, of the map or of the quadrants of its first channels."""
-    if not local:
-        return native.rfft2(h)
-    cut = h[:, : weight.shape[1] // 8]
-    bottom, right = h.shape[2] % 2, h.shape[3] % 2
-    if bottom or right:
-        cut = F.pad(cut, (0, right, 0, bottom), mode="replicate")
-    return native.rfft2(cut, quarters=True)
-
-
-def _add_inverse(h: Tensor, spectrum: Tensor, *, local: bool) -> None:
-    """Adds to a gradient of h what comes from that of the spectrum."""
-    H, W = h.shape[2:]
-    # The transform counts each inner column twice, for the half plane left out; a gradient counts once.
-    if not local:
-        native.irfft2(spectrum, (H, W), inner=0.5, residual=h, out=h)
-        return
-    cut = h[:, : spectrum.shape[1] // 8]
-    if H % 2 == 0 and W % 2 == 0:
-        native.irfft2(spectrum, (H, W), quarters=True, inner=0.5, residual=cut, out=cut)
-        return
-    padded = native.irfft2(spectrum, (H + H % 2, W + W % 2), quarters=True, inner=0.5)
-    # The padding repeats the last row and column: theirs is its gradient.
-    if W % 2:
-        padded[..., W - 1] += padded[..., W]
-    if H % 2:
-        padded[..., H - 1, :] += padded[..., H, :]
-    cut += padded[..., :H, :W]
-
-
-def _sum_of_units(h: Tensor, units: Sequence[_Normed]) -> Tensor:
-    """h + fu(h) + lfu(h), from what the units' norms have read."""
-    size = (h.shape[2], h.shape[3])
-    mixed = h
-    for number, unit in enumerate(units):
-        options = {"relu": True, "norm": (unit.scale, unit.shift), "tiles": number == 1}
-        mixed = native.irfft2(unit.x, size, residual=mixed, out=mixed if number else None, **options)
-    return mixed
+    if weight is None:
+        return unit(x, 0)
+    h = mixed = normed_relu(x, 0)
+    for number in range(1, len(norms)):
+        part = parts_to_channels(h[:, : flat[3 * number].shape[1] // 8], _AXES) if number == 2 else h
+        y = unit(part, number)
+        mixed = mixed + (tile(y, _AXES, h.shape[2:]) if number == 2 else y)
+    return F.conv2d(mixed, weight)

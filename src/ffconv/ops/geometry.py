@@ -8,8 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_AVG_POOL = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
-
 
 @dataclass(frozen=True)
 class Geometry:
@@ -109,10 +107,9 @@ def aligned_avg_pool(x: Tensor, geometry: Geometry) -> Tensor:
     """
     stride, offsets = geometry.stride, geometry.offsets
     pooled_axes = any(s > 1 for s in stride)
-    avg_pool = _AVG_POOL[len(stride)]
     # Compiled, ceil_mode would be a guard on the size, and torch 2.15's inductor gives it a wrong gradient.
     if geometry.covers_map and not (pooled_axes and torch.compiler.is_compiling()):
-        return avg_pool(x, stride, stride, ceil_mode=True) if pooled_axes else x
+        return _avg_pool(x, stride, ceil_mode=True) if pooled_axes else x
     size = tuple(x.shape[2:])
     output_size = geometry.output_size(size)
     pads: list[int] = []
@@ -121,7 +118,7 @@ def aligned_avg_pool(x: Tensor, geometry: Geometry) -> Tensor:
     y = F.pad(x, pads)
     if not pooled_axes:
         return y
-    y = avg_pool(y, stride, stride)
+    y = _avg_pool(y, stride)
     for axis, (n, m, s, o) in enumerate(zip(size, output_size, stride, offsets, strict=True), start=2):
         if s == 1:
             continue
@@ -131,3 +128,20 @@ def aligned_avg_pool(x: Tensor, geometry: Geometry) -> Tensor:
         factor = s / inside.clamp(min=1).to(y.dtype)
         y = y * factor.reshape(-1, *[1] * (y.dim() - axis - 1))
     return y
+
+
+def _avg_pool(x: Tensor, stride: tuple[int, ...], *, ceil_mode: bool = False) -> Tensor:
+    """Means of windows side by side; of a window that reaches beyond the map, of what lies on it."""
+    if len(stride) == 1:
+        return F.avg_pool1d(x, stride, stride, ceil_mode=ceil_mode)
+    if len(stride) == 2:
+        return F.avg_pool2d(x, stride, stride, ceil_mode=ceil_mode)
+    # torch's pooling of clips knows no half precision on the CPU and is not deterministic on CUDA.
+    in_time, *in_space = stride
+    frames = F.avg_pool2d(x.transpose(1, 2).flatten(0, 1), in_space, in_space, ceil_mode=ceil_mode)
+    y = frames.unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)
+    if in_time == 1:
+        return y
+    window = (in_time, 1)
+    courses = F.avg_pool2d(y.flatten(3), window, window, ceil_mode=ceil_mode)  # (N, C, T, H W)
+    return courses.unflatten(3, y.shape[3:])

@@ -12,8 +12,8 @@ from torch import Tensor
 def parts_to_channels(x: Tensor, axes: Sequence[int]) -> Tensor:
     """(N, q, H, W) -> (N, 4q, ceil(H / 2), ceil(W / 2)) for the axes (2, 3)."""
     halves = {axis: (x.shape[axis] + 1) // 2 for axis in axes}
-    if torch.compiler.is_compiling() or any(x.shape[axis] % 2 for axis in axes):
-        # Padding by nothing costs a copy, a branch on the parity would be a guard for dynamic shapes.
+    sizes = [x.shape[axis] for axis in axes]
+    if not _parities_are_known(sizes) or any(size % 2 for size in sizes):
         missing = [2 * halves[axis] - x.shape[axis] if axis in halves else 0 for axis in range(2, x.dim())]
         x = F.pad(x, [pad for after in reversed(missing) for pad in (0, after)], mode="replicate")
     parts = [x]
@@ -24,9 +24,10 @@ def parts_to_channels(x: Tensor, axes: Sequence[int]) -> Tensor:
 
 def tile(x: Tensor, axes: Sequence[int], sizes: Sequence[int]) -> Tensor:
     """Lay the map out twice along each of the axes, up to these sizes."""
-    if torch.compiler.is_exporting():  # cropping would be a guard for dynamic shapes
+    if not _parities_are_known(sizes):
         for axis, size in zip(axes, sizes, strict=True):
-            x = x.index_select(axis, torch.arange(size, device=x.device) % x.shape[axis])
+            half, index = x.shape[axis], torch.arange(size, device=x.device)
+            x = x.index_select(axis, torch.where(index < half, index, index - half))
         return x
     # The unit's output has its channels last in memory; repeat would lay it out anew.
     repeats = [2 if axis in axes else 1 for axis in range(2, x.dim())]
@@ -34,3 +35,12 @@ def tile(x: Tensor, axes: Sequence[int], sizes: Sequence[int]) -> Tensor:
     for axis, size in zip(axes, sizes, strict=True):
         tiled = tiled.narrow(axis, 0, size)
     return tiled
+
+
+def _parities_are_known(sizes: Sequence[int]) -> bool:
+    """Whether padding odd sizes and cropping to them needs no guard; dynamic sizes take a way without."""
+    if not torch.compiler.is_compiling():
+        return True
+    from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+    return all(any(statically_known_true(size % 2 == parity) for parity in (0, 1)) for size in sizes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -80,31 +82,31 @@ class SpectralTransform(nn.Module):
     def forward(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
         """The transform of x, or a map with it added to its last channels; that map is given away."""
         x = aligned_avg_pool(x, self.geometry)
-        units = [unit for unit in (self.fu, self.lfu) if unit is not None]
-        if self._runs_as_one(x):
-            layers = [(self.conv1, self.bn1), *((unit.conv, unit.bn) for unit in units)]
-            return fused.spectral_transform(x, onto, layers, self.conv2.weight)
+        if fused.suits(x, local=self.lfu is not None):
+            layers = self._layers_as_built()
+            y = None if layers is None else fused.spectral_transform(x, onto, layers, self.conv2.weight)
+            if y is not None:
+                return y
         h = F.relu(self.bn1(self.conv1(x)))
         mixed = h
-        for unit in units:
-            mixed = mixed + unit(h)
+        for unit in (self.fu, self.lfu):
+            if unit is not None:
+                mixed = mixed + unit(h)
         z = self.conv2(mixed)
         return z if onto is None else add_to_global(onto, z)
 
-    def _runs_as_one(self, x: Tensor) -> bool:
-        """Whether nobody looks between the modules, and none is another than was built."""
-        if self.conv1.groups > 1 or not fused.suits(x, local=self.lfu is not None):
-            return False
-        return all(_is_as_built(module) for module in self.modules() if module is not self)
+    def _layers_as_built(self) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]] | None:
+        """conv1 and bn1, and those of the units, if nobody looks between the modules and none is another than
+        was built."""
+        # By the dictionaries: attributes of modules cost as much as a small transform.
+        own = self._modules
+        units = [own["fu"]] if self.lfu is None else [own["fu"], own["lfu"]]
+        if [type(unit) for unit in units] != _UNITS[: len(units)]:
+            return None
+        layers: list[Any] = [(own["conv1"], own["bn1"])]
+        layers += [(unit._modules["conv"], unit._modules["bn"]) for unit in units if unit is not None]
+        as_built = fused.is_mixing(own["conv2"]) and all(map(fused.is_layer, *zip(*layers, strict=True)))
+        return layers if as_built and not any(map(fused.has_hooks, units)) else None
 
 
-def _is_as_built(module: nn.Module) -> bool:
-    if module._forward_hooks or module._forward_pre_hooks:
-        return False
-    if module._backward_hooks or module._backward_pre_hooks:
-        return False
-    if type(module) is nn.Conv2d:
-        return module.bias is None and module.kernel_size == (1, 1)
-    if type(module) is nn.BatchNorm2d:
-        return module.affine
-    return type(module) in (FourierUnit, LocalFourierUnit)
+_UNITS = [FourierUnit, LocalFourierUnit]

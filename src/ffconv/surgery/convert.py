@@ -64,8 +64,9 @@ def convert(
     Returns:
         The model; :func:`conversion_report` says what was converted, what was left, and why.
     Raises:
-        InputError: if the ratio is outside [0, 1], the trial forward fails, a pattern matches nothing, a rule
-            cannot be followed, or a layer has no axis of that name. The model is unchanged then.
+        InputError: if the ratio is outside [0, 1], a switch is neither true nor false, the trial forward
+            fails, a pattern matches nothing, a rule cannot be followed, or a layer has no axis of that name.
+            The model is unchanged then.
     Example:
         >>> net = nn.Sequential(
         ...     nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 2, 1)
@@ -91,6 +92,9 @@ def convert(
     report = ConversionReport(
         ratio=float(ratio),
         lfu=lfu,
+        local_to_global=local_to_global,
+        global_to_local=global_to_local,
+        spectral_dims=options.spectral_dims,
         rows=_rows(trace, modules, plans),
         mixings=find_mixings(trace, {name: (plan.ratio_in, plan.ratio_out) for name, plan in plans.items()}),
     )

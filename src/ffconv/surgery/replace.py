@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
+from ffconv.errors import require
 from ffconv.ops import FFCNd
 from ffconv.surgery.channels import is_depthwise
 from ffconv.surgery.rules import Plan
@@ -41,6 +42,11 @@ class Options:
     local_to_global: bool = True
     global_to_local: bool = True
     spectral_dims: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("lfu", "local_to_global", "global_to_local"):
+            value = getattr(self, name)
+            require(isinstance(value, bool), f"{name}={value!r} must be true or false")
 
 
 def find_unfit(model: nn.Module, modules: Mapping[str, Convolution]) -> dict[str, str]:

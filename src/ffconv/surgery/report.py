@@ -56,12 +56,18 @@ class ConversionReport:
     Args:
         ratio: the ratio asked for.
         lfu: whether the FFCs have a Local Fourier Unit.
+        local_to_global: as :func:`ffconv.convert` was told.
+        global_to_local: likewise.
+        spectral_dims: likewise.
         rows: all convolutions in order of execution; those that were not reached at the end.
         mixings: where local and global channels are mixed between FFCs.
     """
 
     ratio: float
     lfu: bool
+    local_to_global: bool
+    global_to_local: bool
+    spectral_dims: tuple[str, ...] | None
     rows: tuple[ConversionRow, ...]
     mixings: tuple[Mixing, ...]
 
@@ -75,6 +81,21 @@ class ConversionReport:
     def to_dict(self) -> dict[str, Any]:
         """The same in dictionaries, tuples, strings and numbers, as ``json.dumps`` takes them."""
         return asdict(self)
+
+    def arguments(self) -> dict[str, Any]:
+        """Arguments by which :func:`ffconv.convert` does the same again, convolution by convolution.
+
+        They do not rest on the policy, which may become another; all are values that JSON can hold.
+        """
+        decisions = {row.name: (row.ratio_in, row.ratio_out) for row in self.rows if row.converted}
+        return {
+            "ratio": self.ratio,
+            "lfu": self.lfu,
+            "local_to_global": self.local_to_global,
+            "global_to_local": self.global_to_local,
+            "spectral_dims": self.spectral_dims,
+            "rules": {**decisions, "*": None},
+        }
 
     def __str__(self) -> str:
         table = [("convolution", "layer", "map", "outcome"), *(row.cells() for row in self.rows)]

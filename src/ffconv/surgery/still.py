@@ -30,7 +30,7 @@ def check_still_clip(images: nn.Module, clips: nn.Module, example_input: Tensor 
             same; or that gives the reason why the network of images does not run.
     """
     image = _image(images) if example_input is None else example_input
-    require(bool(image.isfinite().all()), "example_input holds values that are not finite, which tell nothing")
+    require(bool(image.isfinite().all()), "example_input holds values that are not finite")
     seen = _Images()
     try:
         with _watched(images, seen):

@@ -17,8 +17,7 @@ from ffconv.errors import require
 from ffconv.metrics.classification import ClassificationMetrics, ClassificationScores
 from ffconv.tasks.labelled import LabelledTask
 from ffconv.tasks.loaders import SplitLoaders
-from ffconv.tasks.networks import ModelConfig, build_network, restore_network
-from ffconv.training.checkpoint import read_weights
+from ffconv.tasks.networks import ModelConfig, build_network, load_trained
 from ffconv.training.task import Batch, Share
 
 
@@ -153,9 +152,5 @@ def load_classifier(path: Path, *, task: str = "classification") -> Classifier:
     Raises:
         InputError: if the file is missing, truncated, or of another task or architecture.
     """
-    weights, metadata = read_weights(path)
-    trained_for = metadata.get("task", "classification")
-    require(trained_for == task, f"{path} is a checkpoint of {trained_for}, not of {task}")
-    model, classes = metadata["model"], tuple(metadata["classes"])
-    network = restore_network(model["name"], len(classes), model["arguments"], weights, source=path)
-    return Classifier(network, classes, metadata["data"], metadata["metrics"])
+    network, metadata = load_trained(path, task=task)
+    return Classifier(network, tuple(metadata["classes"]), metadata["data"], metadata["metrics"])

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
@@ -20,8 +19,7 @@ from ffconv.metrics.inpainting import InpaintingMetrics, InpaintingScores
 from ffconv.models.inpainting import hide
 from ffconv.tasks.hole_pictures import draw_filled
 from ffconv.tasks.loaders import SplitLoaders
-from ffconv.tasks.networks import ModelConfig, build_network, restore_network
-from ffconv.training.checkpoint import read_weights
+from ffconv.tasks.networks import ModelConfig, build_network, load_trained, require_output
 from ffconv.training.config import plain
 from ffconv.training.task import Batch, Share
 
@@ -109,8 +107,15 @@ class Inpainting:
 
     def build_model(self) -> nn.Module:
         network = build_network(self.config.model, _COLOURS)
-        for size in {self.config.data.transform.train_size, self.config.data.transform.eval_size}:
-            self._require_images(network, size)
+        for side in {self.config.data.transform.train_size, self.config.data.transform.eval_size}:
+            require_output(
+                network,
+                self.config.model.name,
+                input_size=(_COLOURS + 1, side, side),
+                output_size=(_COLOURS, side, side),
+                advice="take an inpainting network, and sizes that are multiples of"
+                f" {getattr(network, 'multiple', 1)}",
+            )
         return network
 
     def batches_per_epoch(self) -> int:
@@ -177,24 +182,6 @@ class Inpainting:
         except InputError:  # an unreadable file; evaluation has already said so
             return None
 
-    def _require_images(self, network: nn.Module, size: int) -> None:
-        """Refuses a network that makes no image of the same size."""
-        name, wanted = self.config.model.name, (_COLOURS, size, size)
-        try:
-            with torch.no_grad():
-                found = tuple(network.eval()(torch.zeros(1, _COLOURS + 1, size, size)).shape[1:])
-        except (RuntimeError, ValueError, AssertionError) as error:
-            raise InputError(
-                f"model {name} takes no image with a mask of {size}x{size} px: {error}"
-            ) from error
-        finally:
-            network.train()
-        require(
-            found == wanted,
-            f"model {name} makes {found} of an image of {wanted}: take an inpainting network, and sizes that"
-            f" are multiples of {getattr(network, 'multiple', 1)}",
-        )
-
 
 @dataclass(frozen=True)
 class Inpainter:
@@ -219,9 +206,5 @@ def load_inpainter(path: Path) -> Inpainter:
     Raises:
         InputError: if the file is missing, truncated, or of another task or architecture.
     """
-    weights, metadata = read_weights(path)
-    trained_for = metadata.get("task")
-    require(trained_for == "inpainting", f"{path} is a checkpoint of {trained_for}, not of inpainting")
-    model = metadata["model"]
-    network = restore_network(model["name"], _COLOURS, model["arguments"], weights, source=path)
+    network, metadata = load_trained(path, task="inpainting")
     return Inpainter(network, metadata["data"], metadata["masks"], metadata["metrics"])

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import timm
-from torch import Tensor, nn
+import torch
+from torch import nn
 
-import ffconv.models  # noqa: F401  registers the ffc_* networks with timm
-from ffconv.errors import InputError
+from ffconv.errors import InputError, require
+from ffconv.models.registry import create_network, put_weights, require_known
+from ffconv.training.checkpoint import read_weights
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,7 @@ class ModelConfig:
     new_classifier: bool = False
 
     def __post_init__(self) -> None:
-        if not timm.is_model(self.name):
-            near = difflib.get_close_matches(self.name, timm.list_models(), n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise InputError(f"model.name={self.name!r} is no network timm knows{hint}")
+        require_known(self.name, "model.name")
 
 
 def build_network(config: ModelConfig, classes: int) -> nn.Module:
@@ -44,7 +41,7 @@ def build_network(config: ModelConfig, classes: int) -> nn.Module:
     Raises:
         InputError: if the network refuses an argument, or the weights do not fit.
     """
-    network = _create(config.name, classes, config.arguments)
+    network = create_network(config.name, {"num_classes": classes, **config.arguments})
     if config.weights is not None:
         from ffconv.interop.weights import load_weights
 
@@ -52,25 +49,56 @@ def build_network(config: ModelConfig, classes: int) -> nn.Module:
     return network
 
 
-def restore_network(
-    name: str, classes: int, arguments: Mapping[str, Any], weights: Mapping[str, Tensor], *, source: Path
-) -> nn.Module:
-    """The network of a checkpoint, in evaluation mode.
+def require_output(
+    network: nn.Module, name: str, *, input_size: Sequence[int], output_size: Sequence[int], advice: str
+) -> None:
+    """Refuses a network that makes something else of an input than its task needs.
+
+    Args:
+        network: in training mode, and left so.
+        name: what it is called in the message.
+        input_size: of one sample, (C, H, W).
+        output_size: what must become of it, without the batch.
+        advice: what to do about it.
+    Raises:
+        InputError: with both sizes.
+    """
+    try:
+        with torch.no_grad():
+            found = tuple(network.eval()(torch.zeros(1, *input_size)).shape[1:])
+    except (RuntimeError, ValueError, AssertionError) as error:
+        size = "x".join(map(str, input_size))
+        raise InputError(f"model {name} takes no input of {size}: {error}") from error
+    finally:
+        network.train()
+    wanted = tuple(output_size)
+    message = f"model {name} makes {found} of an input of {tuple(input_size)}, not {wanted}: {advice}"
+    require(found == wanted, message)
+
+
+def load_trained(path: Path, *, task: str | None = None) -> tuple[nn.Module, dict[str, Any]]:
+    """A trained network from its checkpoint alone, and what the checkpoint says of it.
+
+    Args:
+        path: The checkpoint.
+        task: What it must have been trained for; by default anything.
+
+    Returns:
+        The network in evaluation mode, on the CPU, and the metadata that its task wrote.
 
     Raises:
-        InputError: if the weights do not belong to the network the checkpoint names.
+        InputError: if the file is missing, truncated, or of another task or architecture.
     """
-    network = _create(name, classes, {**arguments, "pretrained": False})
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        lines = str(error).splitlines()
-        raise InputError(f"{source}: the weights do not fit {name}: {' '.join(lines[1:3])}") from error
-    return network.eval()
+    weights, metadata = read_weights(path)
+    trained_for = metadata.get("task", "classification")
+    require(task in (None, trained_for), f"{path} is a checkpoint of {trained_for}, not of {task}")
+    name, arguments = metadata["model"]["name"], metadata["model"]["arguments"]
+    network = create_network(name, {"num_classes": outputs(metadata), **arguments, "pretrained": False})
+    return put_weights(network, weights, name=name, source=path), metadata
 
 
-def _create(name: str, classes: int, arguments: Mapping[str, Any]) -> nn.Module:
-    try:
-        return timm.create_model(name, num_classes=classes, **arguments)
-    except (ValueError, TypeError, RuntimeError, AssertionError) as error:
-        raise InputError(f"model {name} with {dict(arguments)}: {error}") from error
+def outputs(metadata: Mapping[str, Any]) -> int | None:
+    """The number of outputs of a checkpoint's network; None where its task leaves it to the network."""
+    if "keypoints" in metadata:
+        return len(metadata["keypoints"]["names"])
+    return len(metadata["classes"]) if "classes" in metadata else None

@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ffconv.data.embedded import Split
@@ -17,12 +16,11 @@ from ffconv.data.keypoint_sets import KeypointSet, require_same_keypoints
 from ffconv.data.pose_config import PoseDataConfig, open_persons
 from ffconv.data.pose_samples import PersonSamples
 from ffconv.data.pose_transforms import PoseTransformConfig, PreparePose, to_image
-from ffconv.errors import InputError, require
+from ffconv.errors import require
 from ffconv.metrics.keypoints import PoseMetrics, PoseScores
 from ffconv.tasks.heatmap_loss import heatmap_loss
 from ffconv.tasks.loaders import SplitLoaders
-from ffconv.tasks.networks import ModelConfig, build_network, restore_network
-from ffconv.training.checkpoint import read_weights
+from ffconv.tasks.networks import ModelConfig, build_network, load_trained, require_output
 from ffconv.training.config import plain
 from ffconv.training.task import Batch, Share
 
@@ -166,7 +164,14 @@ class Pose:
 
     def build_model(self) -> nn.Module:
         network = build_network(self.config.model, len(self.keypoints))
-        self._require_heatmaps(network)
+        transform = self.config.data.transform
+        require_output(
+            network,
+            self.config.model.name,
+            input_size=(3, *transform.input_size),
+            output_size=(len(self.keypoints), *transform.heatmap_codec.size),
+            advice="take a pose network, and input sides that are multiples of its stride",
+        )
         return network
 
     def batches_per_epoch(self) -> int:
@@ -217,25 +222,6 @@ class Pose:
             require_same_keypoints(expected, samples.keypoint_set, f"data split {split}")
         return samples if self.config.limit is None else samples.limited(self.config.limit)
 
-    def _require_heatmaps(self, network: nn.Module) -> None:
-        """Refuses a network that makes no heatmaps of the size the targets have."""
-        transform = self.config.data.transform
-        wanted = (len(self.keypoints), *transform.heatmap_codec.size)
-        image = torch.zeros(1, 3, *transform.input_size)
-        try:
-            with torch.no_grad():
-                found = tuple(network.eval()(image).shape[1:])
-        except (RuntimeError, ValueError, AssertionError) as error:
-            size = "x".join(map(str, transform.input_size))
-            raise InputError(f"model {self.config.model.name} takes no image of {size}: {error}") from error
-        finally:
-            network.train()
-        require(
-            found == wanted,
-            f"model {self.config.model.name} makes {found} of an image, not heatmaps {wanted}: take a pose"
-            " network, and input sides that are multiples of its stride",
-        )
-
 
 @dataclass(frozen=True)
 class TrainedPose:
@@ -262,9 +248,6 @@ def load_pose(path: Path) -> TrainedPose:
     Raises:
         InputError: if the file is missing, truncated, or of another task or architecture.
     """
-    weights, metadata = read_weights(path)
-    trained_for = metadata.get("task")
-    require(trained_for == "pose", f"{path} is a checkpoint of {trained_for}, not of pose")
-    model, keypoint_set = metadata["model"], KeypointSet.from_dict(metadata["keypoints"])
-    network = restore_network(model["name"], len(keypoint_set), model["arguments"], weights, source=path)
+    network, metadata = load_trained(path, task="pose")
+    keypoint_set = KeypointSet.from_dict(metadata["keypoints"])
     return TrainedPose(network, keypoint_set, metadata["data"], metadata["test"], metadata["metrics"])

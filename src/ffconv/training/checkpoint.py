@@ -54,18 +54,19 @@ def write_atomically(path: Path, content: bytes | memoryview, *, keep: Path | No
         ) from error
 
 
-def save_weights(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+def save_weights(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, Any] | None) -> None:
     """Write weights and what rebuilds their network to one safetensors file.
 
     Args:
         path: File to write.
         weights: State dict of the network.
-        metadata: What JSON can hold.
+        metadata: What JSON can hold; None for weights that do not say what they belong to.
     """
     from safetensors.torch import save
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    write_atomically(path, save(tensors, metadata={_METADATA: json.dumps(metadata)}))
+    header = None if metadata is None else {_METADATA: json.dumps(metadata)}
+    write_atomically(path, save(tensors, metadata=header))
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

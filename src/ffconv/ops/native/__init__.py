@@ -1,5 +1,19 @@
-"""Fourier transforms on the CPU, compiled on first use by the machine's C++ compiler."""
+"""Fourier transforms and Spectral Transforms on the CPU, compiled on first use by the machine's compiler."""
 
-from ffconv.ops.native.transforms import available, channels_adjacent, irfft2, rfft2, suits
+from ffconv.ops.native.inference import spectral_transform
+from ffconv.ops.native.training import Gradients, Layer, backward, forward
+from ffconv.ops.native.transforms import are_rows_adjacent, available, irfft2, rfft2, rows_adjacent, suits
 
-__all__ = ["available", "channels_adjacent", "irfft2", "rfft2", "suits"]
+__all__ = [
+    "Gradients",
+    "Layer",
+    "are_rows_adjacent",
+    "available",
+    "backward",
+    "forward",
+    "irfft2",
+    "rfft2",
+    "rows_adjacent",
+    "spectral_transform",
+    "suits",
+]

@@ -1,4 +1,4 @@
-"""The compiled transforms: built once for a machine, kept in the user's cache."""
+"""The compiled library: built once for a machine, kept in the user's cache."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-_SOURCE = Path(__file__).with_name("transforms.cpp")
+_SOURCE = Path(__file__).with_name("library.cpp")  # includes the headers beside it
 _FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-shared", "-fPIC")
 _SECONDS = 120
 
@@ -22,8 +22,9 @@ _logger = logging.getLogger(__name__)
 
 
 @functools.cache
-def library() -> ctypes.CDLL | None:
-    """The library, or None where it cannot be had; the reason is logged once.
+def library(real: str = "float") -> ctypes.CDLL | None:
+    """The library of transforms of "float" or "double", or None where it cannot be had; the reason is logged
+    once.
 
     The compiler is ``$CXX``, or the first of c++, g++ and clang++ that is found. The library is kept in
     ``$FFCONV_CACHE``, by default ``~/.cache/ffconv``. ``FFCONV_NATIVE=0`` leaves it out.
@@ -31,14 +32,14 @@ def library() -> ctypes.CDLL | None:
     if os.environ.get("FFCONV_NATIVE", "1") == "0":
         return None
     try:
-        return ctypes.CDLL(str(_built()))
+        return ctypes.CDLL(str(_built(real)))
     except (OSError, subprocess.SubprocessError) as error:
         reason = getattr(error, "stderr", None) or error
         _logger.warning("no native Fourier transforms on this CPU, torch.fft takes their place: %s", reason)
         return None
 
 
-def _built() -> Path:
+def _built(real: str) -> Path:
     """The library's file, compiled if it is not there."""
     if sys.platform != "linux":
         raise OSError(f"they are built on Linux only, not on {sys.platform}")
@@ -47,14 +48,14 @@ def _built() -> Path:
     if compiler is None:
         raise OSError("no C++ compiler was found: set CXX, or install g++")
     folder = Path(os.environ.get("FFCONV_CACHE", "~/.cache/ffconv")).expanduser()
-    path = folder / f"transforms-{_fingerprint(compiler)}.so"
+    path = folder / f"{real}-{_fingerprint(compiler)}.so"
     if path.exists():
         return path
     folder.mkdir(parents=True, exist_ok=True)
     # Several processes may build at once: each its own file, the last one stays.
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         fresh = Path(scratch) / path.name
-        command = [compiler, *_FLAGS, str(_SOURCE), "-o", str(fresh)]
+        command = [compiler, *_FLAGS, f"-DREAL={real}", str(_SOURCE), "-o", str(fresh)]
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=_SECONDS)
         fresh.replace(path)
     return path
@@ -70,5 +71,7 @@ def _fingerprint(compiler: str) -> str:
     if described.exists():
         lines = described.read_text().splitlines()
         processor += next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    parts = (_SOURCE.read_bytes(), " ".join(_FLAGS).encode(), version, processor.encode())
+    headers = sorted(_SOURCE.parent.glob("*.hpp"))
+    code = b"".join(path.read_bytes() for path in (_SOURCE, *headers))
+    parts = (code, " ".join(_FLAGS).encode(), version, processor.encode())
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]

@@ -1,0 +1,63 @@
+"""What the table of transform engines rests on: a transform and back by each engine, taking turns.
+
+python benchmarks/transform_engines.py [--device cpu] [--threads 2]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ffconv.ops.engines import Engine, transform_engine
+from ffconv.ops.fourier import irfftn, rfftn
+
+AXES = (2, 3)
+
+
+def milliseconds(x: Tensor, engine: Engine, seconds: float) -> float:
+    """Of a transform of x and back, on average over so many seconds."""
+    steps, start = 0, time.perf_counter()
+    with transform_engine(engine), torch.inference_mode():
+        while (passed := time.perf_counter() - start) < seconds:
+            irfftn(rfftn(x, AXES), AXES, x.shape[-1])
+            if x.is_cuda:
+                torch.cuda.synchronize()
+            steps += 1
+    return 1e3 * passed / steps
+
+
+def medians(x: Tensor, engines: Sequence[Engine], *, rounds: int, seconds: float) -> list[float]:
+    """Of each engine, over rounds in which all take turns; the first round warms up."""
+    times = [[milliseconds(x, engine, seconds) for engine in engines] for _ in range(rounds + 1)]
+    return [statistics.median(column) for column in zip(*times[1:], strict=True)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--engines", nargs="+", default=["fft", "native", "matrix"])
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--channels", nargs="+", type=int, default=[2, 16, 64])
+    parser.add_argument("--sides", nargs="+", type=int, default=[7, 14, 28, 31, 37, 56, 128, 256])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=0.05)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    print(f"ms a transform and back, float32, batch {options.batch}, {options.threads} threads")
+    print(f"{'channels':>8}{'side':>6}" + "".join(f"{engine:>10}" for engine in options.engines))
+    for channels in options.channels:
+        for side in options.sides:
+            x = torch.randn(options.batch, channels, side, side, device=options.device)
+            x = x.contiguous(memory_format=torch.channels_last)
+            figures = medians(x, options.engines, rounds=options.rounds, seconds=options.seconds)
+            print(f"{channels:8}{side:6}" + "".join(f"{figure:10.3f}" for figure in figures))
+
+
+if __name__ == "__main__":
+    main()

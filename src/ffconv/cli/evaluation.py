@@ -1,0 +1,83 @@
+"""What an evaluation is whatever the task: options over the checkpoint's, processes, where results go."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ffconv.cli.checkpoints import checkpoint_file
+from ffconv.cli.parser import from_plain
+from ffconv.cli.recipes import merged
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ffconv.training.task import Share
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """An evaluation that is to be reported.
+
+    Args:
+        scores: what the task's evaluation gave.
+        output: folder of what is written; it exists.
+        skipped: unreadable samples that were left out, and why.
+    """
+
+    scores: Any
+    output: Path
+    skipped: dict[str, str]
+
+    def write_scores(self, scores: Mapping[str, Any]) -> None:
+        """Writes scores.json."""
+        from ffconv.training.checkpoint import write_atomically
+
+        summary = {**scores, "skipped": self.skipped}
+        write_atomically(self.output / "scores.json", json.dumps(summary, indent=2).encode())
+
+    def left_out(self, samples: str) -> str:
+        """How many samples were left out, as the end of a line; nothing where none were."""
+        return f", {len(self.skipped)} unreadable {samples} left out" if self.skipped else ""
+
+
+def section_of(arguments: Any, kind: type[Any], trained: Mapping[str, Any], *, section: str) -> Any:
+    """A section of the configuration: the options that are given, the others as the checkpoint has them."""
+    return from_plain(kind, merged(trained, arguments.given.get(section, {})), section=section)
+
+
+def evaluate(
+    arguments: Any,
+    network: nn.Module,
+    make_task: Callable[[Share], Any],
+    score: Callable[[Any, nn.Module], Any],
+) -> Evaluated | None:
+    """Scores a network on a split; the processes share its samples.
+
+    Args:
+        arguments: of the command.
+        network: of the checkpoint.
+        make_task: makes the task for this process's share of the work.
+        score: what is computed with the task and the network.
+
+    Returns:
+        What the main process reports; None on the others.
+    """
+    import torch
+
+    from ffconv.training.config import LoopConfig
+    from ffconv.training.processes import share_of, start_accelerator
+
+    accelerator = start_accelerator(LoopConfig(precision=arguments.precision, device=arguments.device))
+    task = make_task(share_of(accelerator, arguments.batch_size))
+    with torch.no_grad(), accelerator.autocast():
+        scores = score(task, network.to(accelerator.device))
+    if not accelerator.is_main_process:
+        return None
+    path = checkpoint_file(arguments.checkpoint, arguments.weights)
+    output = arguments.output or path.parent / f"{path.stem}-{arguments.split}"
+    output.mkdir(parents=True, exist_ok=True)
+    return Evaluated(scores, output, dict(task.skipped()))

@@ -1,0 +1,15 @@
+// What Python calls, for one type of real numbers: REAL is float or double.
+
+#include "inference.hpp"
+#include "training.hpp"
+#include "transforms.hpp"
+
+constexpr int LANES = 64 / sizeof(REAL);
+
+extern "C" {
+int ffconv_largest_factor() { return LARGEST_FACTOR; }
+int64_t ffconv_width(int64_t C) { return trained_width<REAL, LANES>(C); }
+void ffconv_transform(const TransformJob<REAL>* job, int forward) { run_transform<REAL, LANES>(*job, forward); }
+void ffconv_spectral_transform(const SpectralTransformJob<REAL>* job) { run_spectral_transform<REAL, LANES>(*job); }
+void ffconv_train(const TrainingJob<REAL>* job, int backward) { run_trained<REAL, LANES>(*job, backward); }
+}

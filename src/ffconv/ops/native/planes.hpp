@@ -1,0 +1,166 @@
+// Planes of one image, their rows and columns, and the threads that work on them.
+
+#pragma once
+
+#include <omp.h>
+
+#include "lines.hpp"
+
+namespace {
+
+// Where a map of `height` x `width` pixels lies: channel c of pixel (h, w) of image n is at
+// data[n * image + h * row + w * pixel + c].
+struct Layout {
+  int64_t image, row, pixel;
+};
+
+// The threads that work on one image: one alone, or all together, who wait for each other after each step.
+struct Team {
+  int rank, size;
+
+  template <typename Work>
+  void each(int64_t tasks, Work work) const {
+    for (int64_t task = rank; task < tasks; task += size) work(task);
+  }
+
+  void wait() const {
+    if (size > 1) {
+#pragma omp barrier
+    }
+  }
+};
+
+// Hands out aligned pieces of a memory; of none, it only counts them.
+struct Pieces {
+  char* start;
+  int64_t used = 0;
+
+  template <typename T>
+  T* take(int64_t values) {
+    T* piece = reinterpret_cast<T*>(start + used);
+    used += (values * int64_t(sizeof(T)) + Scratch::ALIGNMENT - 1) / Scratch::ALIGNMENT * Scratch::ALIGNMENT;
+    return piece;
+  }
+};
+
+// Half spectra of all rows or of the whole plane, by columns: C real channels become blocks of LANES real and
+// LANES imaginary parts.
+template <typename T, int LANES>
+struct Planes {
+  int64_t C, H, W, Wf, blocks, width;  // values a pixel
+  const Plan<T>*rows, *columns;
+  T* values = nullptr;
+
+  // `mixed` channels may take the place of C.
+  Planes(int64_t C, int64_t mixed, int64_t H, int64_t W)
+      : C(C),
+        H(H),
+        W(W),
+        Wf(W / 2 + 1),
+        blocks(of(C)),
+        width(2 * LANES * std::max(of(C), of(mixed))),
+        rows(&Plan<T>::of(int(W))),
+        columns(&Plan<T>::of(int(H))) {}
+
+  static int64_t of(int64_t channels) { return (channels + LANES - 1) / LANES; }
+  // Where a real channel of the interleaved order lies, and which one lies there.
+  static int64_t place_of(int64_t real) { return real / 2 / LANES * 2 * LANES + real % 2 * LANES + real / 2 % LANES; }
+  static int64_t real_at(int64_t place) {
+    return 2 * (place / (2 * LANES) * LANES + place % LANES) + place / LANES % 2;
+  }
+
+  int64_t size() const { return Wf * H * width; }
+  T* at(int64_t k, int64_t h) const { return values + (k * H + h) * width; }
+};
+
+// One thread's lines, and the transforms of rows and columns through them.
+template <typename T, int LANES>
+class Lines {
+ public:
+  using V = typename Vector<T, LANES>::type;
+
+  Lines(int64_t longest, Pieces& pieces) {
+    V* memory = pieces.take<V>(4 * longest);
+    line = {memory, memory + longest};
+    other = {memory + 2 * longest, memory + 3 * longest};
+  }
+
+  // Rows h and h + 1 of the map, of pixels that are `pixel` values apart; without a second one it is null.
+  void open_rows(const Planes<T, LANES>& planes, int64_t h, const T* first, const T* second, int64_t pixel) const {
+    for (int64_t block = 0; block < planes.blocks; ++block) {
+      const int64_t channel = block * LANES, count = planes.C - channel, W = planes.W;
+      for (int64_t w = 0; w < W; ++w) {
+        line.re[w] = load<T, LANES>(first + w * pixel + channel, count);
+        line.im[w] = second ? load<T, LANES>(second + w * pixel + channel, count) : V{};
+      }
+      const Line<V> z = transform(*planes.rows, line, other);
+      for (int64_t k = 0; k < planes.Wf; ++k) {  // twice the spectra of the two rows
+        const int64_t mirror = k ? W - k : 0;
+        T* to = planes.at(k, h) + 2 * channel;
+        put(to, z.re[k] + z.re[mirror], z.im[k] - z.im[mirror]);
+        if (second) put(to + planes.width, z.im[k] + z.im[mirror], z.re[mirror] - z.re[k]);
+      }
+    }
+  }
+
+  // The same rows back, unscaled. `result(row, w, channel, count, value)` takes each vector.
+  template <typename Result>
+  void close_rows(const Planes<T, LANES>& planes, int64_t C, int64_t h, Result result) const {
+    const bool pair = h + 1 < planes.H;
+    for (int64_t block = 0; block < Planes<T, LANES>::of(C); ++block) {
+      const int64_t channel = block * LANES, count = C - channel, W = planes.W;
+      for (int64_t k = 0; k < planes.Wf; ++k) {
+        const T* from = planes.at(k, h) + 2 * channel;
+        const V a_re = get(from), a_im = get(from + LANES);
+        const V b_re = pair ? get(from + planes.width) : V{}, b_im = pair ? get(from + planes.width + LANES) : V{};
+        const bool own = k == 0 || 2 * k == W;  // a real signal's are real
+        line.re[k] = own ? a_re : a_re - b_im;
+        line.im[k] = own ? b_re : a_im + b_re;
+        if (own) continue;
+        line.re[W - k] = a_re + b_im;
+        line.im[W - k] = b_re - a_im;
+      }
+      const Line<V> z = swapped(transform(*planes.rows, swapped(line), swapped(other)));
+      for (int64_t w = 0; w < W; ++w) {
+        result(0, w, channel, count, z.re[w]);
+        if (pair) result(1, w, channel, count, z.im[w]);
+      }
+    }
+  }
+
+  // So many blocks of a column, whose rows are so far apart, between the planes and a matrix.
+  template <bool INVERSE>
+  void column(const Planes<T, LANES>& planes, int64_t blocks, const T* from, int64_t from_row, T* to,
+              int64_t to_row) const {
+    const Plan<T>& plan = *planes.columns;
+    for (int64_t block = 0; block < blocks; ++block, from += 2 * LANES, to += 2 * LANES) {
+      for (int64_t h = 0; h < planes.H; ++h) {
+        line.re[h] = get(from + h * from_row);
+        line.im[h] = get(from + h * from_row + LANES);
+      }
+      const Line<V> z = INVERSE ? swapped(transform(plan, swapped(line), swapped(other))) : transform(plan, line, other);
+      for (int64_t h = 0; h < planes.H; ++h) put(to + h * to_row, z.re[h], z.im[h]);
+    }
+  }
+
+ private:
+  static V get(const T* from) { return load<T, LANES>(from, LANES); }
+
+  static void put(T* to, V re, V im) {
+    store<T, LANES>(re, to, LANES);
+    store<T, LANES>(im, to + LANES, LANES);
+  }
+
+  Line<V> line, other;
+};
+
+// Images are shared out among the threads, each of whom works alone, in maps of its own; all work together on
+// those that are left, such as a single one, in the maps of the team.
+template <typename Maps, typename Work>
+void over_images(int64_t N, const Team& all, const Maps& own, const Maps& of_team, Work work) {
+  const int64_t shared_out = N / all.size * all.size;
+  for (int64_t n = all.rank; n < shared_out; n += all.size) work(n, own, Team{0, 1});
+  for (int64_t n = shared_out; n < N; ++n) work(n, of_team, all);
+}
+
+}  // namespace

@@ -1,0 +1,150 @@
+"""Calls of the kernels with tensors.
+
+No GPU has run them yet: they are checked by Triton's interpreter, and nothing is claimed of their speed.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from ffconv.ops.matrix import dft_matrix
+from ffconv.ops.triton import kernels
+
+LARGEST_SIDE = 128
+_STEP = 16  # the least that a matrix product takes
+# Three products of rounded operands are about as exact as float32; one, the default, has 10 bits.
+_PRECISION = {torch.float32: "tf32x3", torch.float16: "ieee", torch.bfloat16: "ieee"}
+_OPTIONS = {"num_stages": kernels.STAGES, "enable_fp_fusion": True}
+_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # as Triton reads it, when the kernels are made
+if _INTERPRETED:
+    _PRECISION = dict.fromkeys(_PRECISION, "interpreted")
+
+
+def suits(x: Tensor, H: int, W: int) -> bool:
+    """Whether the kernels take planes of H x W pixels of a map or spectrum such as x."""
+    return (
+        (x.is_cuda or _INTERPRETED) and x.dtype in _PRECISION and max(H, W) <= LARGEST_SIDE and x.numel() > 0
+    )
+
+
+def rfft2(
+    x: Tensor, *, inner: float = 1.0, compute: torch.dtype = torch.float32, dtype: torch.dtype | None = None
+) -> Tensor:
+    """Orthonormal half spectrum of each plane, interleaved.
+
+    Args:
+        x: map, in any memory format.
+        inner: factor of the columns between kx = 0 and W / 2.
+        compute: type of the operands of matrix products; sums are float32.
+        dtype: of the spectrum, by default ``compute``.
+    Shape:
+        x (N, C, H, W) -> (N, 2C, H, Wf), contiguous; H, W <= 128.
+    """
+    N, C, H, W = x.shape
+    half = W // 2 + 1
+    spectrum = x.new_empty(N, 2 * C, H, half, dtype=dtype or compute)
+    rows, columns = _padded(H), min(32, _padded(half))
+    launch: Any = kernels.forward[N * C, triton.cdiv(half, columns)]
+    with torch.cuda.device_of(x):
+        launch(
+            x,
+            spectrum,
+            dft_matrix(H, x.device, compute),
+            dft_matrix(W, x.device, compute),
+            C,
+            H,
+            W,
+            *x.stride(),
+            inner,
+            ROWS=rows,
+            COLUMNS=columns,
+            STEP=_STEP,
+            PRECISION=_PRECISION[compute],
+            **_OPTIONS,
+        )
+    return spectrum
+
+
+def irfft2(
+    spectrum: Tensor,
+    width: int,
+    *,
+    inner: float = 1.0,
+    norm: tuple[Tensor, Tensor] | None = None,
+    relu: bool = False,
+    residual: Tensor | None = None,
+    compute: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Inverse of any half spectrum.
+
+    Args:
+        spectrum: interleaved.
+        width: W of the map.
+        inner: factor of the columns between kx = 0 and W / 2.
+        norm: scale and shift (2C,), float32, of the spectrum before the ReLU.
+        relu: transform the positive part of the spectrum.
+        residual: added to the map.
+        compute: type of the operands of matrix products; sums are float32.
+        dtype: of the map, by default ``compute``.
+    Shape:
+        spectrum (N, 2C, H, Wf) -> (N, C, H, width), contiguous; H, width <= 128.
+    """
+    N, C, H, _ = spectrum.shape
+    y = spectrum.new_empty(N, C // 2, H, width, dtype=dtype or compute)
+    scale, shift = norm or (spectrum, spectrum)  # pointers that nothing reads
+    launch: Any = kernels.inverse[N * C // 2, triton.cdiv(H, _STEP)]
+    with torch.cuda.device_of(spectrum):
+        launch(
+            spectrum.contiguous(),
+            y,
+            y if residual is None else residual.contiguous(),
+            scale,
+            shift,
+            dft_matrix(H, spectrum.device, compute),
+            dft_matrix(width, spectrum.device, compute),
+            C // 2,
+            H,
+            width,
+            inner,
+            NORM=norm is not None,
+            RELU=relu,
+            RESIDUAL=residual is not None,
+            ROWS=_padded(H),
+            WIDTH=_padded(width),
+            STEP=_STEP,
+            PRECISION=_PRECISION[compute],
+            **_OPTIONS,
+        )
+    return y
+
+
+@torch.library.custom_op("ffconv::fourier_unit", mutates_args=())
+def fourier_unit(x: Tensor, weight: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """irfft2(relu(scale * (weight @ rfft2(x)) + shift)), without gradients.
+
+    A spectrum is written once and read once on each side of the channel mixing, which itself reads all
+    channels of a frequency where a transform reads all pixels of a channel.
+
+    Shape:
+        x (N, C_in, H, W), weight (2C_out, 2C_in), scale and shift (2C_out,) float32 -> (N, C_out, H, W) of
+        x's type, contiguous. The mixing is computed in the weight's type.
+    """
+    N, _, H, W = x.shape
+    spectrum = rfft2(x, dtype=weight.dtype)
+    mixed = torch.matmul(weight, spectrum.flatten(2)).view(N, -1, H, W // 2 + 1)
+    return irfft2(mixed, W, norm=(scale, shift), relu=True, dtype=x.dtype)
+
+
+@fourier_unit.register_fake
+def _(x: Tensor, weight: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    return x.new_empty(x.shape[0], weight.shape[0] // 2, *x.shape[2:])
+
+
+def _padded(n: int) -> int:
+    return max(_STEP, triton.next_power_of_2(n))

@@ -1,0 +1,99 @@
+"""The compatibility matrix: which row holds for which family, and where it does not, why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from compatibility import compilers, precision, tools
+from compatibility.families import FAMILIES, Family
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Why a row does not hold for a family.
+
+    Args:
+        reason: for the table's readers.
+        error: what the row's check raises.
+        message: pattern of what it says.
+    """
+
+    reason: str
+    error: type[Exception]
+    message: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One thing that is done with networks.
+
+    Args:
+        name: in the table.
+        check: does it, and fails where it does not hold.
+        limits: by family's name, where it does not.
+        quick: families whose check takes little time; None stands for all.
+    """
+
+    name: str
+    check: Callable[[Family], None]
+    limits: Mapping[str, Limit] = field(default_factory=dict)
+    quick: tuple[str, ...] | None = None
+
+
+OPERATORS = ("FFC1d", "FFC2d", "FFC3d")
+_FEW = (*OPERATORS, "FFC-ResNet", "LaMa, all options")
+
+
+def _everywhere(limit: Limit) -> dict[str, Limit]:
+    return {family.name: limit for family in FAMILIES}
+
+
+_HARD_SIGMOID = Limit(
+    "torch has no second derivative of hard sigmoid", RuntimeError, "hardsigmoid_backward is not implemented"
+)
+_ATTENTION = Limit(
+    "torch has no second derivative of its fast attention", RuntimeError, "attention.*is not implemented"
+)
+_FUNCTORCH = Limit(
+    "functions with a backward pass of their own know no torch.func; use torch.autograd.grad",
+    RuntimeError,
+    "functorch transforms",
+)
+
+ROWS = (
+    Row("maps of other sizes", tools.other_sizes),
+    Row("channels last", tools.channels_last),
+    Row("`torch.compile(fullgraph=True)`, inference", compilers.compiled_evaluation, quick=OPERATORS),
+    Row("`torch.compile(fullgraph=True)`, training", compilers.compiled_training, quick=()),
+    Row(
+        "`torch.compile(dynamic=True)`, one graph for all sizes",
+        compilers.compiled_once_for_all_sizes,
+        quick=(),
+    ),
+    Row("`torch.export`", compilers.exported, quick=OPERATORS),
+    Row("`torch.export`, dynamic batch", compilers.exported_with_dynamic_batch, quick=()),
+    Row("`torch.jit.trace`", compilers.traced, quick=_FEW),
+    Row("`torch.fx.symbolic_trace`", compilers.symbolically_traced),
+    Row("torchvision's feature extractor", compilers.features_extracted),
+    Row("`ffconv.fuse`", tools.fused),
+    Row("float64", precision.float64),
+    Row("autocast to bfloat16", precision.autocast_bfloat16),
+    Row("autocast to float16", precision.autocast_float16),
+    Row("float16 with `GradScaler`", precision.scaled_gradients),
+    Row("`.bfloat16()`", precision.whole_bfloat16),
+    Row("`.half()`", precision.whole_float16),
+    Row("deterministic algorithms, equal bits", precision.deterministic),
+    Row("`state_dict`", tools.state_dict),
+    Row("deep copy and pickle", tools.copied),
+    Row("meta device", tools.meta_device),
+    Row("gradient checkpointing", tools.checkpointed),
+    Row("DistributedDataParallel", tools.in_parallel),
+    Row(
+        "gradient of a gradient",
+        tools.gradient_of_gradient,
+        {"converted MobileNet": _HARD_SIGMOID, "FFC-I3D + NL": _ATTENTION},
+    ),
+    Row("`torch.func.grad`", tools.function_of_parameters, _everywhere(_FUNCTORCH)),
+    Row("`torch.func.vmap`", tools.mapped_over_examples, _everywhere(_FUNCTORCH)),
+)
