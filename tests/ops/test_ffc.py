@@ -307,3 +307,26 @@ def test_state_dict_round_trip():
     target.load_state_dict(source.state_dict())
     x = torch.randn(2, 8, 5, 5)
     torch.testing.assert_close(target.eval()(x), source.eval()(x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("padding_mode", ["zeros", "reflect"])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_one_convolution_or_one_a_side(padding_mode, stride, monkeypatch):
+    torch.manual_seed(0)
+    layer = FFC2d(8, 12, 3, stride, 1, ratio=0.5, padding_mode=padding_mode).double()
+    x = torch.randn(2, 8, 9, 7, dtype=torch.float64, requires_grad=True)
+    results = []
+    for one_a_side in (True, False):
+        monkeypatch.setattr("ffconv.ops.ffc.zero_block_costs", lambda part, whole, costs=one_a_side: costs)
+        assert layer.convolves_from_sides == one_a_side
+        model = copy.deepcopy(layer)
+        y = model(x)
+        results.append([y, *torch.autograd.grad(y.sin().sum(), [x, *model.parameters()])])
+    for ours, expected in zip(*results, strict=True):
+        torch.testing.assert_close(ours, expected)
+
+
+def test_a_small_zero_block_stays_in_one_convolution():
+    assert not FFC2d(64, 64, 3, ratio=0.25).convolves_from_sides
+    assert FFC2d(64, 64, 3, ratio=0.75).convolves_from_sides
+    assert not FFC2d(64, 64, 3, ratio=0.75, global_to_local=False).convolves_from_sides

@@ -8,22 +8,22 @@ import torch
 from torch import Tensor
 
 
-class _AddToGlobal(torch.autograd.Function):
-    """y with z added to its last channels in place: one pass, where slicing needs three and two more
+class _AddToPart(torch.autograd.Function):
+    """y with z added to some of its channels in place: one pass, where slicing needs three and two more
     backward."""
 
     @staticmethod
-    def forward(ctx: Any, y: Tensor, z: Tensor) -> Tensor:
-        ctx.channels = z.shape[1]
+    def forward(ctx: Any, y: Tensor, z: Tensor, first: int) -> Tensor:
+        ctx.part = (1, first, z.shape[1])
         ctx.dtype = z.dtype
-        y.narrow(1, y.shape[1] - ctx.channels, ctx.channels).add_(z)
+        y.narrow(*ctx.part).add_(z)
         ctx.mark_dirty(y)
         return y
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None]:
         (grad,) = grad_outputs
-        return grad, grad.narrow(1, grad.shape[1] - ctx.channels, ctx.channels).to(ctx.dtype)
+        return grad, grad.narrow(*ctx.part).to(ctx.dtype), None
 
 
 def add_to_global(y: Tensor, z: Tensor) -> Tensor:
@@ -37,7 +37,28 @@ def add_to_global(y: Tensor, z: Tensor) -> Tensor:
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         local = y.shape[1] - z.shape[1]
         return torch.cat([y[:, :local], y[:, local:] + z.to(y.dtype)], dim=1)
-    return _AddToGlobal.apply(y, z)  # pyright: ignore[reportReturnType]
+    return _AddToPart.apply(y, z, y.shape[1] - z.shape[1])  # pyright: ignore[reportReturnType]
+
+
+def add_to_local(y: Tensor, z: Tensor) -> Tensor:
+    """Add z to the first channels of y, which is given away: it may be written to.
+
+    Shape:
+        y (N, C, *size), z (N, C_l, *size) with C_l < C -> (N, C, *size).
+    """
+    local = z.shape[1]
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return torch.cat([y[:, :local] + z.to(y.dtype), y[:, local:]], dim=1)
+    return _AddToPart.apply(y, z, 0)  # pyright: ignore[reportReturnType]
+
+
+def zero_block_costs(part: int, whole: int) -> bool:
+    """Whether a convolution runs faster from each side by itself than as one with a zero block, so large a
+    part of the whole weight.
+
+    On the CPU it does from a quarter on, a ratio of one half (docs/performance.md).
+    """
+    return 4 * part >= whole
 
 
 class _Fork(torch.autograd.Function):

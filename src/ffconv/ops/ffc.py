@@ -10,7 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ffconv.ops.axes import AXIS_NAMES, Axes, spectral_axes
-from ffconv.ops.engine import fork_global, join_blocks, regroup, ungroup
+from ffconv.ops.engine import (
+    add_to_local,
+    fork_global,
+    join_blocks,
+    regroup,
+    ungroup,
+    zero_block_costs,
+)
 from ffconv.ops.fourier_unit import check_groups
 from ffconv.ops.geometry import Geometry, Padding
 from ffconv.ops.spectral_transform import SpectralTransform
@@ -18,6 +25,7 @@ from ffconv.ops.spectral_transform import SpectralTransform
 _PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 _CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
+torch.fx.wrap("add_to_local")
 torch.fx.wrap("fork_global")
 torch.fx.wrap("join_blocks")
 
@@ -226,9 +234,28 @@ class FFCNd(nn.Module):
             return self._add_bias(self._convolve_by_path(x))
         if self.spectral is None:
             return self._convolve(self.pad(x), self.dense_weight(), self.bias)
+        if self.convolves_from_sides:
+            return self._convolve_from_sides(x, self.spectral)
         x, x_global = fork_global(x, self.in_local)
         y = self._convolve(self.pad(x), self.dense_weight(), self.bias)
         return self.spectral(x_global, y)
+
+    @property
+    def convolves_from_sides(self) -> bool:
+        """Whether local and global channels have a convolution each, since the zero block of one for both
+        would be large."""
+        paths = (self.weight_l2l, self.weight_l2g, self.weight_g2l, self.spectral)
+        if self.groups > 1 or any(path is None for path in paths):
+            return False
+        return zero_block_costs(self.in_global * self.out_global, self.in_channels * self.out_channels)
+
+    def _convolve_from_sides(self, x: Tensor, spectral: SpectralTransform) -> Tensor:
+        """One convolution of the local channels, one of the global ones."""
+        x_local, x_global = x.split([self.in_local, self.in_global], dim=1)
+        from_local = torch.cat([self.weight_l2l, self.weight_l2g])  # pyright: ignore
+        y = self._convolve(self.pad(x_local), from_local, self.bias)
+        y = add_to_local(y, self._convolve(self.pad(x_global), self.weight_g2l))  # pyright: ignore
+        return spectral(x_global, y)
 
     def _convolve_by_path(self, x: Tensor) -> Tensor:
         z = None if self.spectral is None else self.spectral(x[:, self.in_local :])

@@ -12,6 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ffconv.errors import InputError
 from ffconv.ops import FFC1d, FFC2d, FFC3d, FFCNd
+from ffconv.ops.engine import add_to_local
 from ffconv.surgery.clip_layers import PaddedConv3d
 
 _CONVOLUTION_OF: dict[type[nn.Module], Any] = {FFC1d: nn.Conv1d, FFC2d: nn.Conv2d, FFC3d: nn.Conv3d}
@@ -58,7 +59,7 @@ def fuse(model: nn.Module) -> fx.GraphModule:
 
 
 class InferenceFFC(nn.Module):
-    """An FFC without groups whose convolutions are one, with a zero block.
+    """An FFC without groups whose convolutions are one, with a zero block, or two where that block is large.
 
     Args:
         ffc: the layer it computes.
@@ -70,16 +71,30 @@ class InferenceFFC(nn.Module):
         super().__init__()
         self.in_local = ffc.in_local
         self.pad = ffc.pad
-        names = ("in_channels", "out_channels", "kernel_size", "stride", "dilation")
-        geometry: dict[str, Any] = {name: getattr(ffc, name) for name in names}
-        self.conv = _CONVOLUTION_OF[type(ffc)](**geometry, padding=ffc.pad.rest, device="meta")
-        self.conv.weight = nn.Parameter(ffc.dense_weight())
-        self.conv.bias = ffc.bias
+        weight = ffc.dense_weight()
+        if ffc.convolves_from_sides:
+            self.conv = _convolution(ffc, weight[:, : ffc.in_local], ffc.bias)
+            self.conv_global = _convolution(ffc, weight[: ffc.out_local, ffc.in_local :])
+        else:
+            self.conv = _convolution(ffc, weight, ffc.bias)
+            self.conv_global = None
         self.spectral = ffc.spectral
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.conv(self.pad(x))
+        if self.conv_global is None:
+            y = self.conv(self.pad(x))
+        else:
+            y = self.conv(self.pad(x[:, : self.in_local]))
+            y = add_to_local(y, self.conv_global(self.pad(x[:, self.in_local :])))
         return y if self.spectral is None else self.spectral(x[:, self.in_local :], y)
+
+
+def _convolution(ffc: FFCNd, weight: Tensor, bias: Tensor | None = None) -> nn.Module:
+    geometry: dict[str, Any] = {name: getattr(ffc, name) for name in ("kernel_size", "stride", "dilation")}
+    outputs, inputs = weight.shape[:2]
+    conv = _CONVOLUTION_OF[type(ffc)](inputs, outputs, **geometry, padding=ffc.pad.rest, device="meta")
+    conv.weight, conv.bias = nn.Parameter(weight.detach().clone()), bias
+    return conv
 
 
 def _lying_first(values: Tensor, weight: Tensor) -> Tensor:

@@ -115,22 +115,18 @@ class ImageTransform {
  public:
   using V = typename Vector<T, LANES>::type;
 
-  // So many columns are mixed at once that the product has enough rows.
-  static constexpr int64_t MIXED_ROWS = 48;
-
   ImageTransform(const Network<T, LANES>& network, Pieces& pieces)
       : network(network),
         job(network.job),
         lines(std::max(job.H, job.W), pieces),
-        width(std::max(network.whole.width, network.quadrants.width)),
-        opened(pieces.take<T>((MIXED_ROWS + job.H) * width)),
-        mixed(pieces.take<T>((MIXED_ROWS + job.H) * width)),
+        opened(pieces.take<T>(std::max(network.whole.group_size(), network.quadrants.group_size()))),
+        mixed(pieces.take<T>(std::max(network.whole.group_size(), network.quadrants.group_size()))),
         sums(pieces.take<T>(2 * job.W * std::max(job.C, 4 * network.cut))) {}
 
   void run(int64_t n, const Maps<T, LANES>& maps, const Team& team) const {
     const bool local = network.has_local();
     const int64_t pairs = (job.H + 1) / 2, local_pairs = (maps.quadrants.H + 1) / 2;
-    const int64_t group = columns_at_once(maps.whole), groups = (maps.whole.Wf + group - 1) / group;
+    const int64_t group = maps.whole.group(), groups = (maps.whole.Wf + group - 1) / group;
     team.each(pairs, [&](int64_t pair) { enter(n, maps, 2 * pair); });
     team.wait();
     team.each(groups + (local ? local_pairs : 0), [&](int64_t task) {
@@ -141,7 +137,7 @@ class ImageTransform {
     });
     team.wait();
     if (local) {
-      const int64_t few = columns_at_once(maps.quadrants);
+      const int64_t few = maps.quadrants.group();
       team.each((maps.quadrants.Wf + few - 1) / few,
                 [&](int64_t task) { mix(maps.quadrants, network.local, task * few, few); });
       team.wait();
@@ -153,8 +149,6 @@ class ImageTransform {
   }
 
  private:
-  static int64_t columns_at_once(const Planes<T, LANES>& planes) { return (MIXED_ROWS + planes.H - 1) / planes.H; }
-
   // h, and the spectra of its rows.
   void enter(int64_t n, const Maps<T, LANES>& maps, int64_t row) const {
     const int64_t rows = std::min<int64_t>(2, job.H - row), W = job.W, C = job.C;
@@ -228,7 +222,6 @@ class ImageTransform {
   const Network<T, LANES>& network;
   const SpectralTransformJob<T>& job;
   const Lines<T, LANES> lines;
-  const int64_t width;
   T *const opened, *const mixed, *const sums;
 };
 

@@ -70,6 +70,14 @@ struct Planes {
   }
 
   int64_t size() const { return Wf * H * width; }
+
+  // So many columns are mixed at once that the product has rows enough for what it reads of the weight, and their
+  // values.
+  int64_t group() const {
+    const int64_t rows = 48 * std::clamp<int64_t>(width / 128, 1, 4);
+    return (rows + H - 1) / H;
+  }
+  int64_t group_size() const { return group() * H * width; }
   T* at(int64_t k, int64_t h) const { return values + (k * H + h) * width; }
 };
 

@@ -14,8 +14,6 @@ class TrainedImages {
   using Maps = TrainedMaps<T, LANES>;
   using P = Planes<T, LANES>;
 
-  static constexpr int64_t MIXED_ROWS = 48;  // so many columns at once that a product has enough rows
-
   Moments<T, LANES> first_moments, unit_moments, local_moments;
   GradientSums first_sums, unit_sums, local_sums;
 
@@ -31,9 +29,8 @@ class TrainedImages {
         channels(network.channels),
         mixed(network.mixed),
         lines(std::max(job.H, job.W), pieces),
-        width(std::max(network.whole.width, network.quadrants.width)),
-        opened(pieces.take<T>((MIXED_ROWS + job.H) * width)),
-        closed(pieces.take<T>((MIXED_ROWS + job.H) * width)),
+        opened(pieces.take<T>(std::max(network.whole.group_size(), network.quadrants.group_size()))),
+        closed(pieces.take<T>(std::max(network.whole.group_size(), network.quadrants.group_size()))),
         rows(pieces.take<T>(2 * job.W * std::max(channels, LANES * network.quadrants.blocks))) {
     if (!backward) return;
     grad_first = cleared(network.alone() ? 0 : channels * job.C_in, pieces);
@@ -155,7 +152,7 @@ class TrainedImages {
 
   template <typename Work>
   static void each_group(const Team& team, const P& planes, Work work) {
-    const int64_t group = (MIXED_ROWS + planes.H - 1) / planes.H;
+    const int64_t group = planes.group();
     team.each((planes.Wf + group - 1) / group,
               [&](int64_t task) { work(task * group, std::min(group, planes.Wf - task * group)); });
   }
@@ -352,7 +349,6 @@ class TrainedImages {
   const TrainingJob<T>& job;
   const int64_t channels, mixed;
   const Lines<T, LANES> lines;
-  const int64_t width;
   T *const opened, *const closed, *const rows;
 };
 
