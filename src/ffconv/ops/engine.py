@@ -52,6 +52,14 @@ def add_to_local(y: Tensor, z: Tensor) -> Tensor:
     return _AddToPart.apply(y, z, 0)  # pyright: ignore[reportReturnType]
 
 
+def split_sides(x: Tensor, local: int) -> tuple[Tensor, Tensor]:
+    """The first ``local`` channels of x, and the others."""
+    if torch.compiler.is_exporting() or torch.jit.is_tracing():
+        return x[:, :local], x[:, local:]  # the operators that exported graphs have anyway
+    first, second = x.split([local, x.shape[1] - local], dim=1)  # whose gradients are joined by one copy
+    return first, second
+
+
 def zero_block_costs(part: int, whole: int) -> bool:
     """Whether a convolution runs faster from each side by itself than as one with a zero block, so large a
     part of the whole weight.

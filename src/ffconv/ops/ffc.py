@@ -15,6 +15,7 @@ from ffconv.ops.engine import (
     fork_global,
     join_blocks,
     regroup,
+    split_sides,
     ungroup,
     zero_block_costs,
 )
@@ -28,6 +29,7 @@ _CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 torch.fx.wrap("add_to_local")
 torch.fx.wrap("fork_global")
 torch.fx.wrap("join_blocks")
+torch.fx.wrap("split_sides")
 
 
 def split_channels(channels: int, ratio: float) -> tuple[int, int]:
@@ -251,7 +253,7 @@ class FFCNd(nn.Module):
 
     def _convolve_from_sides(self, x: Tensor, spectral: SpectralTransform) -> Tensor:
         """One convolution of the local channels, one of the global ones."""
-        x_local, x_global = x.split([self.in_local, self.in_global], dim=1)
+        x_local, x_global = split_sides(x, self.in_local)
         from_local = torch.cat([self.weight_l2l, self.weight_l2g])  # pyright: ignore
         y = self._convolve(self.pad(x_local), from_local, self.bias)
         y = add_to_local(y, self._convolve(self.pad(x_global), self.weight_g2l))  # pyright: ignore
