@@ -56,6 +56,15 @@ def test_parameters_of_the_parts_add_up_to_the_network(name: str) -> None:
     assert count_complexity(model).total().parameters == expected
 
 
+def test_a_shared_weight_is_counted_once_and_its_work_twice() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(4, 4, 3, padding=1, bias=False), nn.Conv2d(4, 4, 3, padding=1, bias=False)
+    )
+    model[1].weight = model[0].weight
+    total = count_complexity(model, (4, 5, 5)).total()
+    assert (total.parameters, total.multiply_adds) == (4 * 4 * 9, 2 * 4 * 4 * 9 * 25)
+
+
 def test_gates_between_the_paths_are_counted() -> None:
     model = timm.create_model("lama_generator", width=8, blocks=1, gated=True)
     counted = count_complexity(model, (4, 64, 64))

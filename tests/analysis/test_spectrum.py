@@ -37,6 +37,12 @@ def test_conjugation_has_no_complex_share() -> None:
     assert weights.complex_share == 0
 
 
+def test_the_share_is_one_of_energy() -> None:
+    conjugation = torch.tensor([[0.0, 1.0], [1.0, 0.0]])  # times i
+    (weights,) = spectral_weights(unit_with(torch.stack([multiplication(3 + 4j), conjugation])[:, None]))
+    assert weights.complex_share == pytest.approx(25 / 26)
+
+
 def test_random_weights_are_half_complex() -> None:
     (weights,) = spectral_weights(FourierUnit(64, 64))
     assert weights.complex_share == pytest.approx(0.5, abs=0.02)

@@ -24,8 +24,9 @@ def test_a_map_is_seen_before_the_next_layer_writes_into_it(model: nn.Sequential
 
 def test_the_network_is_left_as_it_was(model: nn.Sequential) -> None:
     model.train()
+    model[3].eval()
     watch(model, torch.zeros(1, 1, 2, 2), ["0"], lambda _, output: None)
-    assert model.training
+    assert [module.training for module in (model, *model)] == [True, True, True, True, False]
     assert not model[0]._forward_hooks
 
 

@@ -39,6 +39,13 @@ def test_each_transform_has_its_own_lines(capsys: pytest.CaptureFixture[str]) ->
     assert ours == ["fft", "matrix"]
 
 
+def test_a_memory_format_for_all(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["benchmark", "operator", "fourier-unit", "--channels", "32", "--size", "6", *QUICK]
+    assert main([*words, "--memory_format", "channels_last", "--format", "json"]) == 0
+    measured = json.loads(capsys.readouterr().out)["measurements"]
+    assert {one["memory_format"] for one in measured} == {"channels_last"}
+
+
 def test_networks_beside_their_peer_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["benchmark", "model", "resnet18", "--peer", "torchvision/resnet18", "--size", "32", *QUICK]
     assert main(words) == 0

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 
-from commands import QUICK_TRAIN, refused, run_of
+from commands import QUICK_TRAIN, image_folder, refused, run_of
 from ffconv.cli import main
 from ffconv.data.embedded import Digits
 from ffconv.interop import hub
@@ -30,6 +31,25 @@ def test_commands_take_the_package_for_the_checkpoint(
         printed.append(capsys.readouterr().out)
     assert printed[0] == printed[1]
     assert "license: mit" in (tmp_path / "mine" / "README.md").read_text()
+
+
+def test_commands_take_the_folder_of_save_pretrained(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    about = hub.About(classes=("cat", "dog"), preprocessing={"input_size": (3, 40, 40)})
+    hub.save_pretrained(timm.create_model("test_resnet", num_classes=2), tmp_path / "bare", about)
+    Digits("val")[3][0].save(tmp_path / "digit.png")
+    assert main(["predict", str(tmp_path / "bare"), str(tmp_path / "digit.png"), "--device", "cpu"]) == 0
+    assert "cat" in capsys.readouterr().out
+    words = ["export", str(tmp_path / "bare"), "-o", str(tmp_path / "x.pt"), "--to", "torchscript"]
+    assert main(words) == 0
+    assert "classification: image 1x3x40x40 float32 -> logits" in capsys.readouterr().out
+
+
+def test_a_set_of_other_classes_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    about = hub.About(preprocessing={"input_size": (3, 40, 40)})
+    hub.save_pretrained(timm.create_model("test_resnet", num_classes=2), tmp_path / "bare", about)
+    image_folder(tmp_path / "set" / "val", "ab")
+    words = ["evaluate", str(tmp_path / "bare"), "--data.path", str(tmp_path / "set"), "--device", "cpu"]
+    assert "the labels are counted by 2 classes 0, 1" in refused(words, capsys)
 
 
 def test_push_uploads_the_folder_under_the_repositorys_name(

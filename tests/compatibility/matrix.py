@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from compatibility import compilers, precision, tools
-from compatibility.families import FAMILIES, Family
+from compatibility.families import Family
 
 
 @dataclass(frozen=True)
@@ -45,20 +45,16 @@ OPERATORS = ("FFC1d", "FFC2d", "FFC3d")
 _FEW = (*OPERATORS, "FFC-ResNet", "LaMa, all options")
 
 
-def _everywhere(limit: Limit) -> dict[str, Limit]:
-    return {family.name: limit for family in FAMILIES}
-
-
 _HARD_SIGMOID = Limit(
     "torch has no second derivative of hard sigmoid", RuntimeError, "hardsigmoid_backward is not implemented"
 )
 _ATTENTION = Limit(
     "torch has no second derivative of its fast attention", RuntimeError, "attention.*is not implemented"
 )
-_FUNCTORCH = Limit(
-    "functions with a backward pass of their own know no torch.func; use torch.autograd.grad",
-    RuntimeError,
-    "functorch transforms",
+_ATTENTION_FORWARD = Limit(
+    "torch has no forward derivative of its fast attention",
+    NotImplementedError,
+    "forward AD with .*attention",
 )
 
 ROWS = (
@@ -94,6 +90,8 @@ ROWS = (
         tools.gradient_of_gradient,
         {"converted MobileNet": _HARD_SIGMOID, "FFC-I3D + NL": _ATTENTION},
     ),
-    Row("`torch.func.grad`", tools.function_of_parameters, _everywhere(_FUNCTORCH)),
-    Row("`torch.func.vmap`", tools.mapped_over_examples, _everywhere(_FUNCTORCH)),
+    Row("`torch.func.grad`", tools.function_of_parameters),
+    Row("`torch.func.vmap`", tools.mapped_over_examples),
+    Row("`torch.func.vmap` of `grad`, gradients by example", tools.gradients_by_example),
+    Row("forward-mode derivative", tools.forward_derivative, {"FFC-I3D + NL": _ATTENTION_FORWARD}),
 )

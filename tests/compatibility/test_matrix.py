@@ -34,7 +34,9 @@ def test_cell(row: Row, family: Family) -> None:
     with warnings.catch_warnings():
         # A trace is of one size, and torch says so wherever the size is read.
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
-        # Said of the gradients of 1x1 and of depthwise convolutions, torch's own among them.
+        # torch's own operations that torch.func.vmap takes one example at a time.
+        warnings.filterwarnings("ignore", "There is a performance drop.* batching rule for aten::")
+        # Said of the gradients of torch's own depthwise convolutions.
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         if limit is None:
             row.check(family)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.func import functional_call, grad, vmap
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
@@ -124,6 +125,31 @@ def mapped_over_examples(family: Family) -> None:
     with torch.no_grad():
         y = vmap(lambda image: network(image.unsqueeze(0)).squeeze(0))(x)
         torch.testing.assert_close(y, network(x), rtol=1e-4, atol=1e-4)
+
+
+def gradients_by_example(family: Family) -> None:
+    """torch.func.vmap of torch.func.grad gives the gradient of the parameters for each image of a batch."""
+    network, x = family.network().eval(), family.input()
+    parameters = dict(network.named_parameters())
+
+    def gradients(values: dict[str, Tensor], image: Tensor) -> dict[str, Tensor]:
+        return grad(lambda v: functional_call(network, v, (image[None],)).square().mean())(values)
+
+    by_example = vmap(gradients, in_dims=(None, 0))(parameters, x)
+    for number, image in enumerate(x):
+        expected = torch.autograd.grad(network(image[None]).square().mean(), list(parameters.values()))
+        for (name, of_all), own in zip(by_example.items(), expected, strict=True):
+            torch.testing.assert_close(of_all[number], own, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def forward_derivative(family: Family) -> None:
+    """The derivative along a direction, of dual numbers, is the gradient's product with it."""
+    network, x = family.network().eval().double(), family.input().double().requires_grad_()
+    direction = torch.randn(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(2))
+    (gradient,) = torch.autograd.grad(network(x).square().sum(), x)
+    with torch.no_grad(), forward_ad.dual_level():
+        slope = forward_ad.unpack_dual(network(forward_ad.make_dual(x, direction)).square().sum()).tangent
+    torch.testing.assert_close(slope, (gradient * direction).sum())
 
 
 def fused(family: Family) -> None:

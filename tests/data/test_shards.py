@@ -116,6 +116,17 @@ def test_without_an_index_the_shards_are_read(folder):
     assert scanned.classes == ("0", "1", "2")
 
 
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY damaged", None])
+def test_a_damaged_table_of_samples_is_named(folder, content):
+    path = folder / "samples.npy"
+    if content is None:  # a table of something else
+        np.save(path, np.zeros(3))
+    else:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=r"samples\.npy: is no table of samples"):
+        LocalShards(shards(folder))
+
+
 def test_some_of_the_shards_in_another_order(folder):
     whole = LocalShards(shards(folder))
     chosen = LocalShards([folder / "000002.tar", folder / "000000.tar"])

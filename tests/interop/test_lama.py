@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from ffconv.errors import InputError
 from ffconv.interop.lama import load_lama
 from ffconv.models import LamaGenerator
 from lama import Lama, save_lightning
+from released import Weights, under
 
 OPTIONS = [
     pytest.param({}, id="big-lama"),
@@ -97,6 +100,38 @@ def test_weights_without_generator_keep_what_they_should_not_have():
     weights = Lama().weights() | {"tail.weight": torch.zeros(1)}
     with pytest.raises(InputError, match=r"1 unexpected: tail\.weight"):
         load_weights(LamaGenerator(width=8, blocks=2), weights)
+
+
+def renamed(weights: Weights, before: str, after: str) -> Weights:
+    return {re.sub(before, after, name): tensor for name, tensor in weights.items()}
+
+
+BLOCK = r"^model\.5\."
+
+
+@pytest.mark.parametrize(
+    ("change", "option"),
+    [
+        (lambda w: w | {"model.5.conv1.ffc.convg2g.fu.se.fc.0.weight": torch.zeros(1, 2)}, "use_se"),
+        (lambda w: renamed(w, BLOCK, "model.5.impl."), "spatial_transform_layers"),
+        (lambda w: renamed(w, rf"{BLOCK}conv2\.", "model.5.conv2.impl."), "spatial_transform_layers"),
+        (lambda w: w | renamed(under(w, "model.5."), "^", "model.16."), "out_ffc"),
+        (lambda w: renamed(w, r"^model\.1\.ffc\.convl2l", "model.1.ffc.convl2g"), "init_conv_kwargs"),
+        (lambda w: renamed(w, r"^model\.4\.ffc\.convl2l", "model.4.ffc.convg2l"), "downsample_conv_kwargs"),
+    ],
+)
+def test_options_that_are_not_built_are_named(
+    change: Callable[[Weights], Weights], option: str, tmp_path: Path
+):
+    path = save_lightning(change(Lama(n_blocks=1).weights()), tmp_path / "best.ckpt")
+    with pytest.raises(InputError, match=rf"best\.ckpt: LaMa's generator is built here without .*{option}"):
+        load_lama(path)
+
+
+def test_lamas_network_without_fourier_convolutions_is_said_to_be_one(tmp_path: Path):
+    torch.save({"model.4.conv_block.1.weight": torch.zeros(2, 2, 3, 3)}, tmp_path / "regular.ckpt")
+    with pytest.raises(InputError, match="its networks without FFCs"):
+        load_lama(tmp_path / "regular.ckpt")
 
 
 def test_other_weights_are_refused_by_name(tmp_path: Path):

@@ -210,6 +210,16 @@ def test_dense_weight_keeps_the_memory_format(options):
     assert ffc.dense_weight().is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("ratios", [{"ratio_in": 0.0}, {"ratio_out": 0.0}, {}])
+def test_gradients_of_1x1_kernels_have_the_strides_of_their_weights(layout, ratios):
+    """A 1x1 kernel is contiguous in both formats; DistributedDataParallel copies what has other strides."""
+    layer = FFC2d(8, 16, 1, **ratios).to(memory_format=layout)
+    layer(torch.randn(2, 8, 6, 5).to(memory_format=layout)).sum().backward()
+    weights = [p for name, p in layer.named_parameters() if name.startswith("weight")]
+    assert [w.grad.stride() for w in weights] == [w.stride() for w in weights]
+
+
 def test_dense_weight_of_groups_is_the_same_convolution():
     ffc = FFC2d(16, 16, 3, padding=1, groups=4, ratio=0.5, bias=False, dtype=torch.float64)
     x = torch.randn(1, 16, 5, 5, dtype=torch.float64)

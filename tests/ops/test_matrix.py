@@ -94,6 +94,12 @@ def test_long_sides_go_in_two_steps() -> None:
     assert matrix._factors(1021, real=False) is None
 
 
+def test_matrices_are_rounded_once() -> None:
+    """Cosines and sines of many turns lose digits in float32."""
+    precise = matrix.dft_matrix(127, torch.device("cpu"), torch.float64)
+    assert torch.equal(matrix.dft_matrix(127, torch.device("cpu"), torch.float32), precise.float())
+
+
 def test_a_long_prime_side_in_float32() -> None:
     x = noise(1, 1, 1, 997)
     spectrum = matrix.rfftn(x.float(), IMAGE)

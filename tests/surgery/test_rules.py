@@ -7,7 +7,7 @@ from torch import nn
 
 from ffconv.errors import InputError
 from ffconv.surgery import Plan, conversion_report, convert
-from small_networks import block
+from small_networks import Residual, block
 
 
 def network() -> nn.Sequential:
@@ -52,6 +52,12 @@ def test_pair_converts_a_head() -> None:
 
 def test_pair_holds_whatever_the_map_that_is_read() -> None:
     assert outcomes({"2.0": (0.5, 0.0)}) == {**DEFAULT, "2.0": (0.5, 0.0), "3.0": (0.0, 0.25)}
+
+
+def test_of_two_ratios_of_maps_that_are_added_the_larger_one_is_read() -> None:
+    model = nn.Sequential(block(3, 8), Residual(8, 8), Residual(8, 8), Residual(8, 8))
+    rows = conversion_report(convert(model, rules={"1.conv2": 0.5, "2.conv2": 0.25}))
+    assert (rows["2.conv1"].ratio_in, rows["3.conv1"].ratio_in) == (0.5, 0.5)
 
 
 def test_first_pattern_that_matches_counts() -> None:

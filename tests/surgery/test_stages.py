@@ -149,3 +149,8 @@ def test_convolution_over_channels_does_not_count_as_a_change_of_size() -> None:
 
     layers = [*block(3, 8), *block(8, 8), nn.MaxPool2d(2), *block(8, 8), ChannelAttention(), *block(8, 8)]
     assert last_stage(nn.Sequential(*layers)) == {"7", "11"}
+
+
+def test_last_stage_whose_blocks_are_the_whole_network_is_what_works_on_the_small_map() -> None:
+    two_ways = Sum(nn.Sequential(block(4, 8), block(8, 8, stride=2)), block(4, 8, stride=2))
+    assert last_stage(nn.Sequential(block(3, 4), two_ways)) == {"1.parts.0.1.0", "1.parts.1.0"}

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 import torch
@@ -17,34 +17,11 @@ from ffconv.training.checkpoint import (
     read_weights,
     save_state,
     save_weights,
-    write_atomically,
 )
-
-
-def full_disk(descriptor: int) -> NoReturn:
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def truncate(path: Path) -> None:
     os.truncate(path, path.stat().st_size // 2)
-
-
-def test_writes_the_content_and_leaves_no_temporary_file(tmp_path: Path):
-    write_atomically(tmp_path / "a", b"new")
-    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("a", b"new")]
-
-
-def test_a_full_disk_leaves_the_old_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    write_atomically(tmp_path / "a", b"old")
-    monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(InputError, match=r"cannot write .*a: No space left on device; what was saved"):
-        write_atomically(tmp_path / "a", b"new")
-    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("a", b"old")]
-
-
-def test_a_missing_folder_is_said_in_a_line(tmp_path: Path):
-    with pytest.raises(InputError, match="No such file or directory"):
-        write_atomically(tmp_path / "none" / "a", b"new")
 
 
 def test_weights_and_metadata_return_as_they_were(tmp_path: Path):
@@ -105,11 +82,11 @@ def test_truncated_states_only_are_an_error(tmp_path: Path):
         load_state(tmp_path)
 
 
-def test_a_full_disk_keeps_both_states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_full_disk_keeps_both_states(tmp_path: Path, fill_disk: Callable[[], None]):
     for step in range(2):
         save_state(tmp_path, {"step": step})
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-    monkeypatch.setattr(os, "fsync", full_disk)
+    fill_disk()
     with pytest.raises(InputError, match="No space left"):
         save_state(tmp_path, {"step": 2})
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before

@@ -62,9 +62,10 @@ def test_papers_optimizer_decays_every_parameter():
 
 
 def test_biases_and_norms_can_be_spared_of_decay():
-    decayed, spared = build_optimizer(network(), OptimConfig(decay_all=False)).param_groups
-    assert [tuple(p.shape) for p in decayed["params"]] == [(4, 3, 3, 3)]
-    assert [tuple(p.shape) for p in spared["params"]] == [(4,), (4,), (4,)]
+    model = nn.Sequential(network(), nn.Linear(4, 2))
+    decayed, spared = build_optimizer(model, OptimConfig(decay_all=False)).param_groups
+    assert [tuple(p.shape) for p in decayed["params"]] == [(4, 3, 3, 3), (2, 4)]
+    assert [tuple(p.shape) for p in spared["params"]] == [(4,), (4,), (4,), (2,)]
     assert (decayed["weight_decay"], spared["weight_decay"]) == (1e-4, 0.0)
 
 

@@ -3,7 +3,7 @@
 All subjects of a comparison take turns, a block of steps each, so that what slows the machine down slows all
 of them. Figures are medians over the rounds with their quartiles; a ratio is the median over the rounds of
 the ratio to the peer in the same round. Every subject runs in the memory format, contiguous or channels last,
-in which it is faster.
+in which it is faster in a trial of its own, where the two take turns as well.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from dataclasses import dataclass
 import torch
 
 from ffconv.analysis.memory import MIB, peak_during
-from ffconv.analysis.work import MEMORY_FORMATS, Setting, Subject, Work
+from ffconv.analysis.work import Setting, Subject, Work
 from ffconv.errors import require
+
+_TRIAL_ROUNDS = 7  # of the two memory formats: a single slow block must not decide
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Measurement:
         subject: its name.
         peer: the name of the subject that ratios refer to.
         setting: what it ran under.
-        memory_format: in which it was faster.
+        memory_format: in which it was faster, or which was asked for.
         milliseconds: of a step, by round.
         peak_mib: peak memory of a step in MiB, see :data:`ffconv.analysis.memory.METHOD`.
         time_ratio: time over the peer's, the median of the rounds.
@@ -102,6 +104,7 @@ def compare(
     require(len(set(names)) == len(names), f"{', '.join(names)}: each subject once")
     with _machine_set_up(effort.threads):
         prepared = [_prepare(subject, setting, effort) for subject in subjects]
+        peaks = [_peak_mib(ready.work) for ready in prepared]
         rounds = [_round(prepared, turn) for turn in range(effort.rounds)]
     times = list(zip(*rounds, strict=True))
     beside = names.index(peer)
@@ -112,37 +115,44 @@ def compare(
             setting=setting,
             memory_format=ready.work.memory_format,
             milliseconds=own,
-            peak_mib=ready.peak_mib,
+            peak_mib=peak,
             time_ratio=statistics.median(a / b for a, b in zip(own, times[beside], strict=True)),
-            memory_ratio=ready.peak_mib / prepared[beside].peak_mib,
+            memory_ratio=peak / peaks[beside],
         )
-        for ready, own in zip(prepared, times, strict=True)
+        for ready, own, peak in zip(prepared, times, peaks, strict=True)
     ]
 
 
 @dataclass(frozen=True)
-class _Prepared:
-    """A subject ready to be timed, in its better memory format."""
+class _Timed:
+    """A subject in one memory format, warmed up, and the steps of a block."""
 
     work: Work
     repeats: int
-    peak_mib: float
 
 
-def _prepare(subject: Subject, setting: Setting, effort: Effort) -> _Prepared:
+def _prepare(subject: Subject, setting: Setting, effort: Effort) -> _Timed:
+    """The subject in the memory format that is to be timed."""
     tried = []
-    for memory_format in MEMORY_FORMATS:
+    for memory_format in setting.memory_formats:
         work = Work(subject, setting, memory_format)
         for _ in range(effort.warmup):
             work()
-        tried.append((min(_seconds(work, 1) for _ in range(3)), work))
-    seconds, work = min(tried, key=lambda trial: trial[0])
-    repeats = max(1, math.ceil(effort.block / seconds))
-    peak = work.resident_bytes + peak_during(work, work.device)
-    return _Prepared(work, repeats, peak / MIB)
+        seconds = min(_seconds(work, 1) for _ in range(3))
+        tried.append(_Timed(work, max(1, math.ceil(effort.block / seconds))))
+    if len(tried) == 1:
+        return tried[0]
+    rounds = [_round(tried, turn) for turn in range(_TRIAL_ROUNDS)]
+    medians = [statistics.median(times) for times in zip(*rounds, strict=True)]
+    return tried[medians.index(min(medians))]
 
 
-def _round(prepared: Sequence[_Prepared], turn: int) -> list[float]:
+def _peak_mib(work: Work) -> float:
+    """Peak memory of a step in MiB, with what stays between steps."""
+    return (work.resident_bytes + peak_during(work, work.device)) / MIB
+
+
+def _round(prepared: Sequence[_Timed], turn: int) -> list[float]:
     """Milliseconds a step of every subject; another one begins in every round."""
     times = [0.0] * len(prepared)
     for index in range(len(prepared)):

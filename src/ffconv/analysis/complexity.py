@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from ffconv.analysis.definition import DEFINED, Part, Size, parts_by_definition
-from ffconv.errors import InputError, require
+from ffconv.errors import InputError, first_line, require
 
 _NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
 
@@ -86,7 +86,8 @@ def count_complexity(model: nn.Module, input_size: Sequence[int] = (3, 224, 224)
             model(torch.empty(1, *input_size, device="meta"))
     except (RuntimeError, ValueError, IndexError, AssertionError) as error:
         size = "x".join(map(str, input_size))
-        raise InputError(f"{type(model).__name__} does not take an input of {size}: {error}") from error
+        reason = first_line(error)
+        raise InputError(f"{type(model).__name__} does not take an input of {size}: {reason}") from error
     return Complexity(tuple(_parts(modules, run)))
 
 

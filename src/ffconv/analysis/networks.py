@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 import ffconv.models  # noqa: F401  (enters the ffc_* networks in timm's registry)
-from ffconv.errors import InputError
+from ffconv.errors import InputError, first_line
 from ffconv.surgery.trace import convolutions
 
 _TORCHVISION = "torchvision/"
@@ -85,7 +85,7 @@ class NetworkSpec:
             with torch.device(device), _WithoutInitialisation(torch.device(device)):
                 return self._create()
         except (TypeError, ValueError) as error:
-            raise InputError(f"{self} cannot be built: {error}") from error
+            raise InputError(f"{self} cannot be built: {first_line(error)}") from error
 
     @property
     def _in_timm(self) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
-from ffconv.errors import InputError
+from ffconv.files import write_atomically
 
 Format = Literal["table", "csv", "json"]
 Record = Mapping[str, Any]
@@ -72,10 +72,7 @@ def write_report(reports: Iterable[Report], form: Format, output: Path | None = 
     else:
         text.write(dump([record for report in reports for record in report.records], form))
     if output and isinstance(text, io.StringIO):
-        try:
-            output.write_text(text.getvalue(), encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"cannot write {output}: {error.strerror}") from error
+        write_atomically(output, text.getvalue().encode())
 
 
 def print_table(table: Table, file: TextIO | None = None) -> None:

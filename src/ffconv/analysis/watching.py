@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from ffconv.errors import InputError
+from ffconv.errors import InputError, first_line
+from ffconv.surgery.modes import modes_kept
 
 T = TypeVar("T")
 
@@ -21,7 +22,7 @@ def watch(
     """Run a network and keep what ``look`` makes of the maps that some of its layers put out.
 
     Args:
-        model: run in evaluation mode; its mode is put back.
+        model: run in evaluation mode; the modes of its modules are put back.
         images: (N, C, H, W).
         layers: names of modules that put out a map (N, C', H', W') and run once.
         look: takes the layer and its map, at once, for what follows in the network may write into the map.
@@ -32,8 +33,7 @@ def watch(
     """
     modules = dict(model.named_modules())
     seen: dict[str, T] = {}
-    training = model.training
-    with ExitStack() as stack:
+    with modes_kept(model), ExitStack() as stack:
         for layer in layers:
             if layer not in modules:
                 raise InputError(f"{type(model).__name__} has no layer {layer!r}")
@@ -44,7 +44,6 @@ def watch(
                 seen[layer] = look(layer, output)
 
             stack.callback(modules[layer].register_forward_hook(hook).remove)
-        stack.callback(model.train, training)
         model.eval()
         model(images)
     for layer in layers:
@@ -72,7 +71,7 @@ def calibrate_norms(model: nn.Module, images: Tensor) -> None:
     Without it the maps of an untrained network grow from block to block.
 
     Args:
-        model: its mode is put back.
+        model: the modes of its modules are put back.
         images: (N, C, H, W).
     Raises:
         InputError: if a norm meets one value a channel only.
@@ -81,15 +80,15 @@ def calibrate_norms(model: nn.Module, images: Tensor) -> None:
         module for module in model.modules() if isinstance(module, _NormBase) and module.track_running_stats
     ]
     momenta = [norm.momentum for norm in norms]
-    training = model.training
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the mean over all batches since the reset
     try:
-        model.train()(images)
+        with modes_kept(model):
+            model.train()(images)
     except ValueError as error:
-        raise InputError(f"{tuple(images.shape)} images are too few or too small: {error}") from error
+        shape = tuple(images.shape)
+        raise InputError(f"{shape} images are too few or too small: {first_line(error)}") from error
     finally:
-        model.train(training)
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum

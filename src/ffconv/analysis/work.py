@@ -19,9 +19,13 @@ from ffconv.surgery import fuse
 Mode = Literal["inference", "training"]
 Engine = Literal["eager", "fused", "compile", "fused+compile"]
 Precision = Literal["float32", "float64", "bfloat16", "float16"]
+MemoryFormat = Literal["contiguous", "channels_last"]
 Inputs = Tensor | tuple[Tensor, ...]
 
-MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
+MEMORY_FORMATS: dict[MemoryFormat, torch.memory_format] = {
+    "contiguous": torch.contiguous_format,
+    "channels_last": torch.channels_last,
+}
 
 
 @dataclass(frozen=True)
@@ -36,11 +40,13 @@ class Setting:
             torch.fx; inference only), or both.
         transform: who computes the Fourier transforms of our operators, see
             :func:`ffconv.ops.transform_engine`; the plain transcriptions keep torch.fft.
+        memory_format: of network and input; "faster" tries each subject in both.
         device: cpu, cuda or cuda:N.
         batch_size: images a step.
         size: (H, W) of the input.
     Raises:
-        InputError: for a number below 1, a device or a transform that is not there, or fusion in training.
+        InputError: for a number below 1, a device, transform or memory format that is not there, or fusion in
+            training.
     """
 
     mode: Mode = "inference"
@@ -50,6 +56,7 @@ class Setting:
     batch_size: int = 8
     size: tuple[int, int] = (224, 224)
     transform: Transform = "auto"
+    memory_format: MemoryFormat | Literal["faster"] = "faster"
 
     def __post_init__(self) -> None:
         require(self.batch_size > 0, f"batch_size={self.batch_size} must be at least 1")
@@ -58,6 +65,11 @@ class Setting:
             not (self.mode == "training" and "fused" in self.engine),
             f"engine={self.engine} folds norms, which leaves nothing to train: use it with mode inference",
         )
+        formats = ("faster", *MEMORY_FORMATS)
+        require(
+            self.memory_format in formats,
+            f"memory_format={self.memory_format!r} must be one of {', '.join(formats)}",
+        )
         present = not self.device.startswith("cuda") or torch.cuda.is_available()
         require(present, f"device={self.device}: this machine has no CUDA device")
         try:
@@ -65,6 +77,11 @@ class Setting:
                 pass
         except ValueError as error:
             raise InputError(str(error)) from error
+
+    @property
+    def memory_formats(self) -> tuple[MemoryFormat, ...]:
+        """Those in which a subject is tried."""
+        return tuple(MEMORY_FORMATS) if self.memory_format == "faster" else (self.memory_format,)
 
     @property
     def autocast_dtype(self) -> torch.dtype | None:
@@ -78,7 +95,7 @@ class Subject:
 
     Args:
         name: as printed.
-        build: makes it, on the CPU in float32.
+        build: makes it, a new one at every call, on the CPU in float32.
         make_input: float32 input or inputs for a batch size and a map size.
         is_operator: whether the input needs a gradient and nothing is updated.
     """
@@ -98,7 +115,7 @@ class Work:
         memory_format: a key of ``MEMORY_FORMATS``.
     """
 
-    def __init__(self, subject: Subject, setting: Setting, memory_format: str) -> None:
+    def __init__(self, subject: Subject, setting: Setting, memory_format: MemoryFormat) -> None:
         self.name = subject.name
         self.setting = setting
         self.memory_format = memory_format

@@ -95,8 +95,8 @@ def _score(variant: Variant, checkpoints: Sequence[Path]) -> Score:
 
 def _report(scores: Sequence[Score], output: Path) -> None:
     from ffconv.analysis.tables import dump, write_report
+    from ffconv.files import write_atomically
     from ffconv.tasks.ablation import draw, record, reports
-    from ffconv.training.checkpoint import write_atomically
 
     write_report(reports(scores), "table")
     write_atomically(output / "ablation.csv", dump([record(score) for score in scores], "csv").encode())

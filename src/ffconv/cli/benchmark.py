@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ffconv.cli.complexity import input_size
 from ffconv.cli.parser import CommandParser, from_plain
-from ffconv.errors import InputError, require
+from ffconv.errors import InputError, first_line, require
 
 if TYPE_CHECKING:
     from ffconv.analysis.tables import Table
@@ -68,7 +68,7 @@ def _require_device(name: str) -> None:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without that kind
-        raise InputError(f"device={name!r} cannot be used here: {str(error).splitlines()[0]}") from error
+        raise InputError(f"device={name!r} cannot be used here: {first_line(error)}") from error
 
 
 def _run_decoding(options: Any) -> None:
@@ -148,7 +148,7 @@ def _inpainting_parser() -> CommandParser:
 
 
 def _add_common_options(parser: CommandParser, *, size: str) -> None:
-    from ffconv.analysis.work import Engine, Mode, Precision, Transform
+    from ffconv.analysis.work import Engine, MemoryFormat, Mode, Precision, Transform
 
     parser.add_argument("--size", nargs="+", type=str, default=[size], help="side or HxW, in pixels")
     parser.add_argument("--batch_size", nargs="+", type=int, default=[8], help="images a step")
@@ -165,6 +165,12 @@ def _add_common_options(parser: CommandParser, *, size: str) -> None:
     )
     parser.add_argument(
         "--transform", nargs="+", type=Transform, default=["auto"], help="who computes Fourier transforms"
+    )
+    parser.add_argument(
+        "--memory_format",
+        type=Literal["faster", MemoryFormat],
+        default="faster",
+        help="of networks and maps; by default that in which a subject is faster",
     )
     parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--threads", type=int, help="of torch on the CPU (default: torch's own choice)")
@@ -183,7 +189,16 @@ def _settings(options: Any) -> list[Setting]:
     from ffconv.analysis.work import Setting
 
     return [
-        Setting(mode, dtype, engine, options.device, batch_size, size, transform)
+        Setting(
+            mode=mode,
+            dtype=dtype,
+            engine=engine,
+            device=options.device,
+            batch_size=batch_size,
+            size=size,
+            transform=transform,
+            memory_format=options.memory_format,
+        )
         for size in map(_map_size, options.size)
         for batch_size in options.batch_size
         for dtype in options.dtype
@@ -225,7 +240,7 @@ def _operators(options: Any, setting: Setting) -> Iterator[tuple[Sequence[Subjec
 
 def _write(table: Table, figures: dict[str, Any], options: Any) -> None:
     from ffconv.analysis.tables import print_table
-    from ffconv.training.checkpoint import write_atomically
+    from ffconv.files import write_atomically
 
     text = json.dumps(figures, indent=2) + "\n"
     if options.output:

@@ -39,7 +39,7 @@ def add_arguments(parser: CommandParser) -> None:
 def run(arguments: Any) -> int:
     """Trains all four, then prints the table and draws the picture."""
     from ffconv.analysis.tables import write_report
-    from ffconv.training.checkpoint import write_atomically
+    from ffconv.files import write_atomically
 
     histories: dict[tuple[str, str], Rows] = {}
     records = []

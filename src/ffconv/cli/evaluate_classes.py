@@ -49,9 +49,9 @@ def _data_config(task: str) -> Any:
 
 
 def _report(found: Evaluated, samples: str) -> None:
+    from ffconv.files import write_atomically
     from ffconv.metrics.classification import write_per_class
     from ffconv.tasks.confusion import draw_confusion
-    from ffconv.training.checkpoint import write_atomically
 
     scores: ClassificationScores = found.scores
     write_per_class(scores, found.output / "per_class.csv")

@@ -46,7 +46,7 @@ def run(arguments: Any) -> int:
 
 def _report(found: Evaluated) -> None:
     from ffconv.analysis.tables import Table, print_table
-    from ffconv.training.checkpoint import write_atomically
+    from ffconv.files import write_atomically
 
     scores, pictures = found.scores
     kinds = {kind: dataclasses.asdict(score) for kind, score in scores.by_kind.items()}

@@ -34,7 +34,7 @@ class Evaluated:
 
     def write_scores(self, scores: Mapping[str, Any]) -> None:
         """Writes scores.json."""
-        from ffconv.training.checkpoint import write_atomically
+        from ffconv.files import write_atomically
 
         summary = {**scores, "skipped": self.skipped}
         write_atomically(self.output / "scores.json", json.dumps(summary, indent=2).encode())

@@ -30,8 +30,8 @@ def add_arguments(parser: CommandParser) -> None:
     parser.add_argument(
         "model",
         type=str,
-        help="name[,argument=value,...] of a network, a .safetensors checkpoint, a run folder (its best), or"
-        " LaMa's best.ckpt",
+        help="name[,argument=value,...] of a network, a .safetensors checkpoint, a run folder (its best), a"
+        " package, or LaMa's best.ckpt",
     )
     parser.add_argument("-o", "--output", type=Path, required=True, help="file to write")
     _add_form(parser)

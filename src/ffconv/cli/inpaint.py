@@ -38,7 +38,8 @@ def add_arguments(parser: CommandParser) -> None:
         "--checkpoint",
         type=Path,
         required=True,
-        help="a .safetensors checkpoint of ours, a run folder (its best), or LaMa's best.ckpt or safetensors",
+        help="a .safetensors checkpoint of ours, a run folder (its best), a package, or LaMa's best.ckpt or"
+        " safetensors",
     )
     parser.add_argument(
         "--arguments",
@@ -126,8 +127,8 @@ def _fill_file(
     from PIL import Image
     from torchvision.transforms.v2.functional import pil_to_tensor
 
+    from ffconv.files import write_atomically
     from ffconv.tasks.filling import fill
-    from ffconv.training.checkpoint import write_atomically
 
     image, hole = pair.read()
     if image.width * image.height > max_pixels:

@@ -20,7 +20,9 @@ HELP = (
 def add_arguments(parser: CommandParser) -> None:
     """The options of the command."""
     parser.add_argument(
-        "checkpoint", type=Path, help="a .safetensors checkpoint, a run folder, or a checkpoint of LaMa's"
+        "checkpoint",
+        type=Path,
+        help="a .safetensors checkpoint, a run folder, package, or LaMa's best.ckpt",
     )
     parser.add_argument("folder", type=Path, help="where to write")
     parser.add_argument(

@@ -28,7 +28,7 @@ def add_arguments(parser: CommandParser) -> None:
 
 def run(arguments: Any) -> None:
     """Draw the picture and say where it is."""
-    from ffconv.training.checkpoint import write_atomically
+    from ffconv.files import write_atomically
 
     draw = {"receptive-field": _receptive_field, "spectrum": _spectrum, "curves": _curves}[arguments.picture]
     options = arguments[arguments.picture]

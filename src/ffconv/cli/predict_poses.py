@@ -118,8 +118,8 @@ class _Record:
 
     def write(self, folder: Path) -> str:
         """Writes keypoints.json; how many persons it holds, in words."""
+        from ffconv.files import write_atomically
         from ffconv.tasks.pose_prediction import coco_content
-        from ffconv.training.checkpoint import write_atomically
 
         content = coco_content(self._images, self._annotations, self._predictor.keypoint_set)
         write_atomically(folder / "keypoints.json", json.dumps(content).encode())

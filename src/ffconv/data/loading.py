@@ -77,6 +77,7 @@ class Batches:
 
     @property
     def skipped(self) -> tuple[SkippedSample, ...]:
+        """What was left out so far."""
         return tuple(self._skipped.values())
 
 

@@ -85,10 +85,12 @@ class PersonSamples:
 
     @property
     def keypoint_set(self) -> KeypointSet:
+        """What the keypoints are."""
         return self.source.keypoint_set
 
     @property
     def category_id(self) -> int:
+        """What the persons are called in results."""
         return self.source.category_id
 
     @property

@@ -173,8 +173,12 @@ def _stored_entries(files: Sequence[Path], index: ShardIndex) -> np.ndarray | No
         require(
             size == expected, f"{file}: {size} bytes, but {INDEX_NAME} says {expected}: copied incompletely?"
         )
-    entries = np.load(source, allow_pickle=False)
-    parts = [entries[entries["shard"] == number] for number in chosen]
+    try:
+        entries = np.load(source, allow_pickle=False)
+        numbered = entries["shard"]
+    except (OSError, EOFError, ValueError, IndexError) as error:
+        raise InputError(f"{source}: is no table of samples: delete it, and the shards are read") from error
+    parts = [entries[numbered == number] for number in chosen]
     for place, part in enumerate(parts):
         part["shard"] = place
     return np.concatenate(parts)

@@ -11,7 +11,7 @@ import numpy as np
 
 from ffconv.data.samples import UnreadableSample
 from ffconv.data.video_reading import Frames, Resize
-from ffconv.errors import InputError
+from ffconv.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from torchcodec.decoders import VideoDecoder  # pyright: ignore[reportMissingImports]
@@ -32,15 +32,14 @@ def open_with_torchcodec(source: Path | bytes, name: str) -> Iterator[Torchcodec
     try:
         from torchcodec.decoders import VideoDecoder  # pyright: ignore[reportMissingImports]
     except (ImportError, OSError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"data.decoder=torchcodec cannot be loaded: {reason}") from error
+        raise InputError(f"data.decoder=torchcodec cannot be loaded: {first_line(error)}") from error
     try:
         opened = str(source) if isinstance(source, Path) else source
         yield TorchcodecReader(VideoDecoder(opened, dimension_order="NHWC", num_ffmpeg_threads=1))
-    except UnreadableSample:
+    except InputError:  # of the one who reads, or said already
         raise
     except (RuntimeError, ValueError, IndexError) as error:
-        raise UnreadableSample(name, f"cannot be read as a video ({str(error).splitlines()[0]})") from error
+        raise UnreadableSample(name, f"cannot be read as a video ({first_line(error)})") from error
 
 
 class TorchcodecReader:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 
 import torch
@@ -17,14 +18,14 @@ EAGER = "eager PyTorch"
 
 
 class _Exported(nn.Module):
-    """An exported file as a module."""
+    """An exported file as a module, not as a submodule: it stays as it is in the file, in any mode."""
 
     def __init__(self, run: Runner, dtype: torch.dtype) -> None:
         super().__init__()
-        self.run, self.dtype = run, dtype
+        self._run = lambda x: run(x.to(dtype))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.run(x.to(self.dtype))
+        return self._run(x)
 
 
 def time_exported(
@@ -47,7 +48,8 @@ def time_exported(
     def make_input(batch: int, size: tuple[int, int]) -> Tensor:
         return given.random(batch, (*given.size[1:-2], *size))
 
-    subjects = [Subject(EAGER, lambda: network, make_input)]
+    # A copy, for each memory format that is tried has its own weights.
+    subjects = [Subject(EAGER, lambda: copy.deepcopy(network), make_input)]
     for name, (run, dtype) in files.items():
         exported = _Exported(run, dtype)
         subjects.append(Subject(name, lambda exported=exported: exported, make_input))

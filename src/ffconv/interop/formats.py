@@ -103,6 +103,11 @@ def _join(parts: list[Tensor]) -> Tensor:
 # LaMa's networks are one Sequential, below "generator." in a training checkpoint, beside other networks.
 _LAMA_LAYER = re.compile(r"^(?:module\.)?(?P<generator>generator\.)?model\.(?P<number>\d+)\.(?P<rest>.+)$")
 _LAMA_NAMES = ((r"\.ffc\.", ".conv."), (r"\.bn_[lg]\.", ".bn."))
+# Options of its code that no published configuration switches on, by what they leave in the names of a layer.
+_LAMA_UNKNOWN = (
+    (re.compile(r"\.fu\.se\."), "use_se"),
+    (re.compile(r"^(conv\d+\.)?(impl\.|angle$)"), "spatial_transform_layers or spatial_transform_kwargs"),
+)
 
 
 def _is_lama(tensors: Tensors) -> bool:
@@ -117,10 +122,26 @@ def _convert_lama(tensors: Tensors) -> dict[str, Tensor]:
     else:
         others = {name: tensor for name, tensor in tensors.items() if not _LAMA_LAYER.match(name)}
     entries = [(int(match["number"]), match["rest"], tensor) for match, tensor in found]
+    _refuse_unknown_options(entries)
     places = _lama_places(entries)
     renamed = {f"{places[number]}.{rest}": tensor for number, rest, tensor in entries}
     joined = join_branches(renamed | others, LAYER_NAMES + _NETWORK_NAMES[:2] + _LAMA_NAMES)
     return _with_positions_apart(joined)
+
+
+def _refuse_unknown_options(entries: list[tuple[int, str, Tensor]]) -> None:
+    found = {option for _, rest, _ in entries for trace, option in _LAMA_UNKNOWN if trace.search(rest)}
+    norms = [number for number, rest, _ in entries if rest == "running_mean"]
+    blocks = [number for number, rest, _ in entries if rest.startswith("conv1.ffc.")]
+    if blocks and norms and max(blocks) > min(norms):  # the decoder's norms
+        found.add("out_ffc")
+    # Global channels begin where the blocks do, with the outputs of the last layer before them.
+    paths = {(number, rest.split(".")[1]) for number, rest, _ in entries if rest.startswith("ffc.conv")}
+    last = max((number for number, _ in paths), default=0)
+    if any(path != "convl2l" and (number, path) != (last, "convl2g") for number, path in paths):
+        found.add("global channels in init_conv_kwargs or downsample_conv_kwargs")
+    if found:
+        raise ValueError(f"LaMa's generator is built here without {', '.join(sorted(found))}")
 
 
 def _lama_places(entries: list[tuple[int, str, Tensor]]) -> dict[int, str]:

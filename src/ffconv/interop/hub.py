@@ -21,12 +21,14 @@ import timm
 import torch
 from torch import nn
 
+from ffconv.analysis.networks import takes_clips
 from ffconv.errors import InputError, require
+from ffconv.files import write_atomically
 from ffconv.interop.model_card import About, model_card
 from ffconv.interop.reading import read_checkpoint
 from ffconv.models.registry import create_network, put_weights, require_known
 from ffconv.surgery import conversion_report
-from ffconv.training.checkpoint import save_weights, write_atomically
+from ffconv.training.checkpoint import save_weights
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -86,22 +88,29 @@ def from_pretrained(
     folder = Path(source)
     if not folder.is_dir():
         folder = _fetched(str(source), revision, token)
-    config = _read_config(folder / CONFIG)
-    weights = read_checkpoint(folder / WEIGHTS)
     if network is not None:
-        return put_weights(network, weights, name=type(network).__name__, source=folder / WEIGHTS)
+        _read_config(folder / CONFIG)
+        name = type(network).__name__
+    else:
+        name = rebuilding_config(folder)["architecture"]
+        network = create_network(f"local-dir:{folder}", {})
+    return put_weights(network, read_checkpoint(folder / WEIGHTS), name=name, source=folder / WEIGHTS)
+
+
+def rebuilding_config(folder: Path) -> dict[str, Any]:
+    """Content of the config.json of a network that timm's registry rebuilds.
+
+    Raises:
+        InputError: if it is missing or damaged, or its network is none of the registry's.
+    """
+    config = _read_config(folder / CONFIG)
     require(
         "architecture" in config,
         f"{folder} has the weights of {config.get('ffconv', {}).get('class')}, which timm's registry does not"
-        " have: build it, and give it as network=",
+        " have: build it, and give it as network= to ffconv.from_pretrained",
     )
     require_known(config["architecture"], f"{folder / CONFIG}: architecture")
-    return put_weights(
-        create_network(f"local-dir:{folder}", {}),
-        weights,
-        name=config["architecture"],
-        source=folder / WEIGHTS,
-    )
+    return config
 
 
 def push_to_hub(
@@ -150,7 +159,9 @@ def _config(network: nn.Module, about: About) -> dict[str, Any]:
     """Content of config.json."""
     from ffconv import __version__
 
-    ours = {"version": __version__, "class": type(network).__name__}
+    ours: dict[str, Any] = {"version": __version__, "class": type(network).__name__}
+    if takes_clips(network):
+        ours["frames"] = about.frames
     if not getattr(network, "pretrained_cfg", None):
         return {"ffconv": ours}
     architecture, arguments = _name_and_arguments(network)

@@ -28,8 +28,14 @@ def load_lama(path: Path, arguments: Mapping[str, Any] | None = None) -> nn.Modu
     """
     tensors, _ = find_weights(read_checkpoint(path), source=str(path))
     known = recognise(tensors)
-    require(known is LAMA, f"{path}: weights of {known.name}, not of LaMa's generator")
-    told = {**lama_arguments(LAMA.convert(tensors)), **(arguments or {})}
+    regular = any(".conv_block." in name for name in tensors)
+    hint = "; its networks without FFCs (lama-regular) are not built here" if regular else ""
+    require(known is LAMA, f"{path}: weights of {known.name}, not of LaMa's generator{hint}")
+    try:
+        by_our_names = LAMA.convert(tensors)
+    except (ValueError, RuntimeError) as error:  # RuntimeError: branches that do not join
+        raise InputError(f"{path}: {error}") from error
+    told = {**lama_arguments(by_our_names), **(arguments or {})}
     network = create_network("lama_generator", told)
     load_weights(network, path)
     return network.eval()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ffconv.files import write_atomically
 from ffconv.metrics.reduction import sum_over_processes
 
 TOP = 5
@@ -129,12 +131,13 @@ def label_ranks(logits: Tensor, labels: Tensor) -> Tensor:
 
 def write_per_class(scores: ClassificationScores, path: str | Path) -> None:
     """Writes the per-class table as CSV: class, samples, top1 and top5 in percent (empty without samples)."""
-    with Path(path).open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["class", "samples", "top1", "top5"])
-        for score in scores.per_class:
-            percents = [f"{value:.4f}" if score.samples else "" for value in (score.top1, score.top5)]
-            writer.writerow([score.name, score.samples, *percents])
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["class", "samples", "top1", "top5"])
+    for score in scores.per_class:
+        percents = [f"{value:.4f}" if score.samples else "" for value in (score.top1, score.top5)]
+        writer.writerow([score.name, score.samples, *percents])
+    write_atomically(Path(path), table.getvalue().encode())
 
 
 def _percent(part: int, whole: int) -> float:

@@ -17,6 +17,7 @@ from torch import Tensor
 from ffconv.data.pose_samples import PersonSamples
 from ffconv.data.pose_transforms import PoseTransformConfig, box_crop
 from ffconv.errors import InputError
+from ffconv.files import write_atomically
 from ffconv.metrics.oks import suppress_duplicates
 from ffconv.metrics.reduction import gather_over_processes
 
@@ -181,4 +182,4 @@ def coco_scores(
 
 def write_results(results: Sequence[Result], path: str | Path) -> None:
     """Writes poses as the JSON list that COCO's evaluation server takes."""
-    Path(path).write_text(json.dumps(list(results)), encoding="utf-8")
+    write_atomically(Path(path), json.dumps(list(results)).encode())

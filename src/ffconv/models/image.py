@@ -10,12 +10,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import SEModule, get_norm_layer
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
 
+from ffconv.models.registry import PAPER_CFG, enter
 from ffconv.ops import FFC2d
 from ffconv.surgery import convert
 
@@ -87,17 +87,14 @@ def _ensure_shortcut(block: Any, norm_layer: Any) -> None:
 
 def _cfg() -> dict[str, Any]:
     return {
+        **PAPER_CFG,
         "num_classes": 1000,
         "input_size": (3, 224, 224),
         "pool_size": (7, 7),
         "crop_pct": 0.875,
         "interpolation": "bilinear",
-        "mean": IMAGENET_DEFAULT_MEAN,
-        "std": IMAGENET_DEFAULT_STD,
         "first_conv": "conv1",
         "classifier": "fc",
-        "license": "apache-2.0",
-        "paper_name": "Fast Fourier Convolution",
     }
 
 
@@ -127,14 +124,5 @@ _NETWORKS: dict[str, dict[str, Any]] = {
 # timm looks this name up in the module of an entry point.
 default_cfgs = generate_default_cfgs({f"{name}.untrained": _cfg() for name in _NETWORKS})
 
-
-def _register(name: str, defaults: dict[str, Any]) -> None:
-    def entry_point(pretrained: bool = False, **arguments: Any) -> FFCResNet:
-        return build_model_with_cfg(FFCResNet, name, pretrained, **{**defaults, **arguments})
-
-    entry_point.__name__ = entry_point.__qualname__ = name
-    register_model(entry_point)
-
-
 for _name, _defaults in _NETWORKS.items():
-    _register(_name, _defaults)
+    enter(_name, FFCResNet, _defaults, module=__name__)

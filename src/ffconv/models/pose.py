@@ -10,12 +10,12 @@ import math
 from typing import Any
 
 import timm
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs
 from torch import Tensor, nn
 
 import ffconv.models.image  # noqa: F401  registers the ffc_* backbones
 from ffconv.errors import InputError
+from ffconv.models.registry import PAPER_CFG, enter
 
 HEATMAP_STRIDE = 4  # input pixels to a heatmap's pixel
 
@@ -119,15 +119,12 @@ def _small_normal(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
 
 def _cfg() -> dict[str, Any]:
     return {
+        **PAPER_CFG,
         "num_classes": 17,
         "input_size": (3, 256, 192),
         "interpolation": "bilinear",
-        "mean": IMAGENET_DEFAULT_MEAN,
-        "std": IMAGENET_DEFAULT_STD,
         "first_conv": "backbone.conv1",
         "classifier": "final_layer",
-        "license": "apache-2.0",
-        "paper_name": "Fast Fourier Convolution",
     }
 
 
@@ -141,14 +138,5 @@ _NETWORKS = {
 # timm looks this name up in the module of an entry point.
 default_cfgs = generate_default_cfgs({f"{name}.untrained": _cfg() for name in _NETWORKS})
 
-
-def _register(name: str, backbone: str) -> None:
-    def entry_point(pretrained: bool = False, **arguments: Any) -> SimpleBaseline:
-        return build_model_with_cfg(SimpleBaseline, name, pretrained, **{"backbone": backbone, **arguments})
-
-    entry_point.__name__ = entry_point.__qualname__ = name
-    register_model(entry_point)
-
-
 for _name, _backbone in _NETWORKS.items():
-    _register(_name, _backbone)
+    enter(_name, SimpleBaseline, {"backbone": _backbone}, module=__name__)

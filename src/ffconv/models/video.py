@@ -13,14 +13,14 @@ from collections.abc import Iterable
 from itertools import product
 from typing import Any, Literal
 
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
 
 from ffconv.errors import require
 from ffconv.models.image import FFCResNet
 from ffconv.models.non_local import NonLocalBlock
+from ffconv.models.registry import PAPER_CFG, enter
 from ffconv.ops import FFC3d
 from ffconv.surgery.inflate import inflate_layers
 from ffconv.surgery.inflate_layers import Temporal, TemporalPadding
@@ -149,15 +149,12 @@ def _networks() -> dict[str, tuple[type[_OnClips], dict[str, Any]]]:
 
 def _cfg() -> dict[str, Any]:
     return {
+        **PAPER_CFG,
         "num_classes": 400,
         "input_size": (3, 224, 224),  # timm wants three; clips have frames between
         "pool_size": (7, 7),
-        "mean": IMAGENET_DEFAULT_MEAN,
-        "std": IMAGENET_DEFAULT_STD,
         "first_conv": "conv1",
         "classifier": "fc",
-        "license": "apache-2.0",
-        "paper_name": "Fast Fourier Convolution",
     }
 
 
@@ -165,14 +162,5 @@ _NETWORKS = _networks()
 # timm looks this name up in the module of an entry point.
 default_cfgs = generate_default_cfgs({f"{name}.untrained": _cfg() for name in _NETWORKS})
 
-
-def _register(name: str, kind: type[_OnClips], defaults: dict[str, Any]) -> None:
-    def entry_point(pretrained: bool = False, **arguments: Any) -> nn.Module:
-        return build_model_with_cfg(kind, name, pretrained, **{**defaults, **arguments})
-
-    entry_point.__name__ = entry_point.__qualname__ = name
-    register_model(entry_point)
-
-
 for _name, (_kind, _defaults) in _NETWORKS.items():
-    _register(_name, _kind, _defaults)
+    enter(_name, _kind, _defaults, module=__name__)

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ffconv.ops.onlookers import is_exporting, need_operations
+
 
 class _AddToPart(torch.autograd.Function):
     """y with z added to some of its channels in place: one pass, where slicing needs three and two more
@@ -32,29 +34,28 @@ def add_to_global(y: Tensor, z: Tensor) -> Tensor:
     Shape:
         y (N, C, *size), z (N, C_g, *size) with C_g <= C -> (N, C, *size).
     """
-    if y.shape[1] == z.shape[1]:
-        return y + z
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        local = y.shape[1] - z.shape[1]
-        return torch.cat([y[:, :local], y[:, local:] + z.to(y.dtype)], dim=1)
-    return _AddToPart.apply(y, z, y.shape[1] - z.shape[1])  # pyright: ignore[reportReturnType]
+    return _add_to_part(y, z, y.shape[1] - z.shape[1])
 
 
 def add_to_local(y: Tensor, z: Tensor) -> Tensor:
-    """Add z to the first channels of y, which is given away: it may be written to.
+    """As :func:`add_to_global`, to the first channels of y."""
+    return _add_to_part(y, z, 0)
 
-    Shape:
-        y (N, C, *size), z (N, C_l, *size) with C_l < C -> (N, C, *size).
-    """
-    local = z.shape[1]
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return torch.cat([y[:, :local] + z.to(y.dtype), y[:, local:]], dim=1)
-    return _AddToPart.apply(y, z, 0)  # pyright: ignore[reportReturnType]
+
+def _add_to_part(y: Tensor, z: Tensor, first: int) -> Tensor:
+    if y.shape[1] == z.shape[1]:
+        return y + z
+    if torch.compiler.is_compiling() or need_operations():
+        z = z.to(y.dtype)
+        if first == 0:
+            return torch.cat([y[:, : z.shape[1]] + z, y[:, z.shape[1] :]], dim=1)
+        return torch.cat([y[:, :first], y[:, first:] + z], dim=1)
+    return _AddToPart.apply(y, z, first)  # pyright: ignore[reportReturnType]
 
 
 def split_sides(x: Tensor, local: int) -> tuple[Tensor, Tensor]:
     """The first ``local`` channels of x, and the others."""
-    if torch.compiler.is_exporting() or torch.jit.is_tracing():
+    if is_exporting():
         return x[:, :local], x[:, local:]  # the operators that exported graphs have anyway
     first, second = x.split([local, x.shape[1] - local], dim=1)  # whose gradients are joined by one copy
     return first, second
@@ -95,7 +96,7 @@ def fork_global(x: Tensor, local: int) -> tuple[Tensor, Tensor]:
     The first is for a convolution or a padding alone, which make a gradient of their own: it is written to.
     """
     own_gradient = x.requires_grad and 0 < local < x.shape[1]
-    if own_gradient and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
+    if own_gradient and not (torch.compiler.is_compiling() or need_operations()):
         return _Fork.apply(x, local)  # pyright: ignore[reportReturnType]
     return x, x[:, local:]
 
@@ -136,7 +137,7 @@ def join_blocks(
         bottom_left: (O - o, i, *kernel).
     """
     blocks = (top_left, top_right, bottom_left)
-    if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
+    if not (torch.compiler.is_compiling() or need_operations()):
         return _Join.apply(shape, split, *blocks)  # pyright: ignore[reportReturnType]
     like = next(block for block in blocks if block is not None)
     quarters = _quarters(like.new_zeros(shape), split)
@@ -155,7 +156,10 @@ def _quarters(matrix: Tensor, split: tuple[int, int]) -> list[Tensor]:
 def _memory_format(x: Tensor) -> torch.memory_format:
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
     last = formats.get(x.dim())
-    return last if last is not None and x.is_contiguous(memory_format=last) else torch.contiguous_format
+    # A kernel of one entry is contiguous in both formats: its strides tell which one was meant.
+    if last is None or x.stride(-1) == 1 or not x.is_contiguous(memory_format=last):
+        return torch.contiguous_format
+    return last
 
 
 def ungroup(weight: Tensor, groups: int) -> Tensor:

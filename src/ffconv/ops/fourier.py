@@ -29,6 +29,7 @@ from torch import Tensor
 
 from ffconv.ops import matrix, native
 from ffconv.ops.engines import current_engine, table_engine
+from ffconv.ops.onlookers import need_operations
 
 LOW_PRECISION = (torch.float16, torch.bfloat16)
 
@@ -51,7 +52,7 @@ def rfftn(x: Tensor, axes: Sequence[int]) -> Tensor:
     engine = current_engine()
     if engine == "matrix":
         return matrix.rfftn(x, axes)
-    return _rfftn(x, axes) if _exporting() else _rfftn_operator(x, axes, engine)
+    return _rfftn(x, axes) if need_operations() else _rfftn_operator(x, axes, engine)
 
 
 def restore_scale(spectrum: Tensor, axes: Sequence[int], width: int) -> Tensor:
@@ -77,7 +78,11 @@ def irfftn(spectrum: Tensor, axes: Sequence[int], width: int) -> Tensor:
     engine = current_engine()
     if engine == "matrix":
         return matrix.irfftn(spectrum, axes, width)
-    return _irfftn(spectrum, axes, width) if _exporting() else _irfftn_operator(spectrum, axes, width, engine)
+    return (
+        _irfftn(spectrum, axes, width)
+        if need_operations()
+        else _irfftn_operator(spectrum, axes, width, engine)
+    )
 
 
 def _rfftn(x: Tensor, axes: Sequence[int]) -> Tensor:
@@ -228,10 +233,6 @@ def _inner_columns(weight: float, width: int, like: Tensor, axis: int) -> Tensor
     own = (column == 0) | (2 * column == width)
     weights = torch.where(own, 1.0, weight).to(like.dtype)
     return weights.reshape(-1, *[1] * (like.dim() - axis - 1))
-
-
-def _exporting() -> bool:
-    return torch.compiler.is_exporting() or torch.jit.is_tracing()
 
 
 def _float16_autocast(device_type: str) -> bool:

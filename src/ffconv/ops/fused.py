@@ -21,6 +21,7 @@ from torch.profiler import record_function
 from ffconv.ops import native
 from ffconv.ops.engines import current_engine
 from ffconv.ops.fourier import irfftn, rfftn
+from ffconv.ops.onlookers import need_operations
 from ffconv.ops.parts import parts_to_channels, tile
 
 _AXES = (2, 3)
@@ -61,7 +62,7 @@ def suits(x: Tensor, *, local: bool) -> bool:
     """
     if type(x) is not Tensor or x.dim() != 4 or torch.is_autocast_enabled("cpu"):
         return False
-    if torch.compiler.is_exporting() or torch.jit.is_tracing():
+    if need_operations():
         return False
     if torch.compiler.is_compiling():  # the operator looks at the sizes, which a compiled graph leaves open
         of_cpu = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)

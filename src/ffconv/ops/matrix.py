@@ -27,6 +27,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
+from ffconv.ops.onlookers import is_transforming
+
 # What each of two steps costs besides its products, in multiply-adds an entry, for it moves the map in
 # memory: two begin to pay at about 450 entries of pairs and 1700 real ones, roughly, on a busy CPU.
 _STEP = 768
@@ -183,7 +185,7 @@ def _kept(build: Callable[..., Tensor], *sizes: int, kind: _Kind) -> Tensor:
     Where sizes are not known, or a compiler or a transform of functions looks on, it is built by operations
     that they see.
     """
-    if torch.compiler.is_dynamo_compiling() or torch.jit.is_tracing() or _in_functorch():
+    if torch.compiler.is_dynamo_compiling() or torch.jit.is_tracing() or is_transforming():
         return build(*sizes, kind)
     if any(type(n) is not int for n in sizes):
         return build(*sizes, kind)
@@ -195,10 +197,6 @@ def _build_and_keep(build: Callable[..., Tensor], sizes: tuple[int, ...], kind: 
     # The modes of an exporter, and inference mode, would make a tensor that is of no use later.
     with _disable_current_modes(), torch.inference_mode(False):
         return build(*sizes, kind).contiguous()
-
-
-def _in_functorch() -> bool:
-    return torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _matrix(n: int, kind: _Kind) -> Tensor:

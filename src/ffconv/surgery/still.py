@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ffconv.errors import InputError, require
+from ffconv.surgery.modes import modes_kept
 from ffconv.surgery.trace import convolutions
 from ffconv.surgery.trial import default_inputs
 
@@ -101,7 +102,6 @@ def _image(model: nn.Module) -> Tensor:
 @contextmanager
 def _watched(model: nn.Module, watcher: _Images | _Clips) -> Iterator[None]:
     """Evaluation mode without gradients; the watcher hears of each call's first tensor and of its result."""
-    modes = {module: module.training for module in model.modules()}
     handles = []
     for name, module in model.named_modules():
 
@@ -112,15 +112,13 @@ def _watched(model: nn.Module, watcher: _Images | _Clips) -> Iterator[None]:
             watcher.leave(name, _kept(output))
 
         handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
-    model.eval()
     try:
-        with torch.no_grad():
+        with modes_kept(model), torch.no_grad():
+            model.eval()
             yield
     finally:
         for handle in handles:
             handle.remove()
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def _kept(value: Any) -> Any:

@@ -22,7 +22,7 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.utils._pytree import tree_map_only
 
-from ffconv.errors import InputError
+from ffconv.errors import InputError, first_line
 from ffconv.surgery.recorder import Recorder, tensors_in
 from ffconv.surgery.trace import Trace, convolutions
 
@@ -62,8 +62,8 @@ def trial_forward(model: nn.Module, example_input: Any = None) -> Trace:
         if isinstance(outcome, Trace):
             return outcome
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors_in(arguments))
-        reason = (str(outcome).strip() or "no message").splitlines()[0]
-        failures.append(f"for an input of shape {shapes or None} ({type(outcome).__name__}: {reason})")
+        reason = f"{type(outcome).__name__}: {first_line(outcome)}"
+        failures.append(f"for an input of shape {shapes or None} ({reason})")
     raise InputError(
         f"the trial forward of {type(model).__name__} failed {failures[0]}: "
         "pass as example_input what the network takes"
@@ -83,6 +83,7 @@ def _attempt(model: nn.Module, arguments: tuple[Any, ...]) -> Trace | Exception:
 
 
 def default_inputs(model: nn.Module) -> list[tuple[Tensor]]:
+    """What a network may take, on the meta device, the likeliest first: see :func:`trial_forward`."""
     first = next(iter(convolutions(model).values()))
     configured = tuple((getattr(model, "pretrained_cfg", None) or {}).get("input_size", ()))
     dims = len(first.kernel_size)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 
 from ffconv.analysis.tables import Report, Table
 from ffconv.errors import InputError
+from ffconv.pictures import BLUE, VERMILLION, new_figure, png
 
 _SPELLING = re.compile(r"ratio(?P<ratio>\d*\.?\d+)(?P<lfu>-lfu)?(?P<l2g>-no-l2g)?(?P<g2l>-no-g2l)?")
 GROUPS = {
@@ -117,6 +117,7 @@ class Score:
 
     @property
     def mean(self) -> float:
+        """Over the seeds."""
         return statistics.fmean(self.values)
 
     @property
@@ -192,20 +193,14 @@ def draw(scores: Sequence[Score]) -> bytes:
     Returns:
         A PNG picture.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.5, 1.5 + 0.4 * len(scores)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(7.5, 1.5 + 0.4 * len(scores))
     axes = figure.add_subplot()
     for row, score in enumerate(scores):
         spread = score.spread if len(score.values) > 1 else 0.0
-        axes.errorbar(score.mean, row, xerr=spread, fmt="o", color="C0", capsize=4)
-        axes.plot(score.values, [row] * len(score.values), "|", color="C1", markersize=10)
+        axes.errorbar(score.mean, row, xerr=spread, fmt="o", color=BLUE, capsize=4)
+        axes.plot(score.values, [row] * len(score.values), "|", color=VERMILLION, markersize=10)
     axes.set_yticks(range(len(scores)), [score.variant.name for score in scores])
     axes.invert_yaxis()
     axes.grid(axis="x", alpha=0.3)
     axes.set(xlabel=f"{scores[0].metric}: each seed (bar), mean and standard deviation (dot)")
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=110)
-    return file.getvalue()
+    return png(figure)

@@ -13,17 +13,19 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.transforms import v2
 
 from ffconv.analysis.networks import NetworkSpec, takes_clips
+from ffconv.data.clip_config import ClipConfig
 from ffconv.errors import InputError, require
-from ffconv.interop.export_input import NetworkInput, Task
+from ffconv.interop.export_input import NetworkInput
+from ffconv.interop.hub import from_pretrained
 from ffconv.interop.lama import load_lama
 from ffconv.interop.weights import load_weights
-from ffconv.models import LamaGenerator, SimpleBaseline
+from ffconv.models import SimpleBaseline
 from ffconv.models.inpainting import hide
 from ffconv.surgery.trace import convolutions
 from ffconv.tasks.networks import load_trained
-from ffconv.training.checkpoint import read_metadata
+from ffconv.tasks.packages import is_bare, is_described, preprocessing_of, task_of
 
-_SIDE, _SIDE_OF_LAMA, _FRAMES = 224, 256, 8
+_SIDE, _SIDE_OF_LAMA = 224, 256
 _COLOURS = 3
 
 
@@ -65,30 +67,27 @@ def network_by_name(name: str, wanted: Wanted) -> Exportable:
     network = NetworkSpec.parse(name).build().eval()
     if wanted.weights is not None:
         load_weights(network, wanted.weights)
-    known = getattr(network, "pretrained_cfg", None) or {}
-    size = (_channels_of(network), *known.get("input_size", (_SIDE, _SIDE))[-2:])
-    frames = _FRAMES if takes_clips(network) else None
-    data = {"mean": known.get("mean", ()), "std": known.get("std", ())}
-    given = _given(network, size, frames, data, wanted)
+    given = _given_by_timm(network, getattr(network, "pretrained_cfg", None) or {}, wanted)
     if wanted.weights is None:
         _measure_norms(network, given)
     return Exportable(network, given, wanted.weights is not None)
 
 
 def network_of_checkpoint(path: Path, wanted: Wanted) -> Exportable:
-    """A trained network: a checkpoint of ours, or of LaMa's.
+    """A trained network: a checkpoint of ours, the weights in a package, or a checkpoint of LaMa's.
 
     Raises:
-        InputError: if it is neither, cannot be read, or does not take the size.
+        InputError: if it is none of these, cannot be read, or does not take the size.
     """
     require(wanted.weights is None, f"{path} has weights of its own: leave out the others")
-    try:
-        read_metadata(path)
-    except InputError:
+    if not is_described(path):
         network = load_lama(path, wanted.arguments)
         size = (_channels_of(network), _SIDE_OF_LAMA, _SIDE_OF_LAMA)
         return Exportable(network, _given(network, size, None, {}, wanted), True)
     require(not wanted.arguments, f"{path} says itself which network it belongs to: leave out arguments")
+    if is_bare(path):
+        network = from_pretrained(path.parent)
+        return Exportable(network, _given_by_timm(network, preprocessing_of(path.parent), wanted), True)
     network, metadata = load_trained(path)
     data = metadata["data"]
     cut = data.get("clip") or data["transform"]
@@ -126,10 +125,18 @@ def _measure_norms(network: nn.Module, given: NetworkInput) -> None:
             hook.remove()
 
 
+def _given_by_timm(network: nn.Module, known: Mapping[str, Any], wanted: Wanted) -> NetworkInput:
+    """The input by what timm's registry or config.json says of it."""
+    size = (_channels_of(network), *known.get("input_size", (_SIDE, _SIDE))[-2:])
+    frames = known.get("frames", ClipConfig.frames) if takes_clips(network) else None
+    data = {name: known.get(name) or () for name in ("mean", "std")}
+    return _given(network, size, frames, {**data, "classes": known.get("label_names") or ()}, wanted)
+
+
 def _given(
     network: nn.Module, size: tuple[int, ...], frames: int | None, data: Mapping[str, Any], wanted: Wanted
 ) -> NetworkInput:
-    task = _task_of(network)
+    task = task_of(network)
     frames = wanted.frames or frames
     require(frames is None or task == "action", f"frames={frames} is for networks of clips")
     height, width = wanted.size or size[-2:]
@@ -148,14 +155,6 @@ def _channels_of(network: nn.Module) -> int:
     """Of the input: what the first convolution reads."""
     first = next(iter(convolutions(network).values()), None)
     return _COLOURS if first is None else first.in_channels
-
-
-def _task_of(network: nn.Module) -> Task:
-    if isinstance(network, SimpleBaseline):
-        return "pose"
-    if isinstance(network, LamaGenerator):
-        return "inpainting"
-    return "action" if takes_clips(network) else "classification"
 
 
 def _multiple_of(network: nn.Module) -> int:

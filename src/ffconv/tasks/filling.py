@@ -11,25 +11,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ffconv.errors import InputError, require
+from ffconv.errors import require
 from ffconv.interop.lama import load_lama
 from ffconv.models.inpainting import hide
 from ffconv.tasks.inpainting import load_inpainter
-from ffconv.training.checkpoint import read_metadata
+from ffconv.tasks.packages import is_described
 
 
 def load_filler(path: Path, arguments: Mapping[str, Any] | None = None) -> nn.Module:
-    """The network of a checkpoint of ours, or of one of LaMa's, in evaluation mode.
+    """The network of a checkpoint of ours, of a package, or of one of LaMa's, in evaluation mode.
 
     Args:
-        path: a .safetensors file of ``ffconv train``, or what LaMa's training saved.
+        path: a .safetensors file of ``ffconv train`` or of a package, or what LaMa's training saved.
         arguments: of LaMa's network, where its weights do not tell them.
     Raises:
-        InputError: if it is neither, or cannot be read.
+        InputError: if it is none of these, or cannot be read.
     """
-    try:
-        read_metadata(path)
-    except InputError:
+    if not is_described(path):
         return load_lama(path, arguments)
     require(not arguments, f"{path} says itself which network it belongs to: leave out --arguments")
     return load_inpainter(path).network

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from ffconv.models.inpainting import hide
 from ffconv.tasks.hole_pictures import draw_filled
 from ffconv.tasks.loaders import SplitLoaders
 from ffconv.tasks.networks import ModelConfig, build_network, load_trained, require_output
+from ffconv.tasks.split_task import SplitTask
 from ffconv.training.config import plain
 from ffconv.training.task import Batch, Share
 
@@ -80,7 +81,7 @@ class InpaintingConfig:
         )
 
 
-class Inpainting:
+class Inpainting(SplitTask):
     """Inpainting, as `ffconv.training.task.Task` asks for it.
 
     Args:
@@ -88,10 +89,12 @@ class Inpainting:
         share: This process's part of the work.
     """
 
+    name = "inpainting"
     main_metric = "hole_psnr"
 
     def __init__(self, config: InpaintingConfig, share: Share) -> None:
-        self.config, self.share = config, share
+        super().__init__(config, share)
+        self.config = config
         transform = config.data.transform
         self._for_evaluation = PrepareHoles(eval_transform(transform), config.masks, fixed=True)
         self._loaders = SplitLoaders(
@@ -101,9 +104,6 @@ class Inpainting:
             reading=config.data,
             share=share,
         )
-
-    def check(self) -> None:
-        self._loaders.check()
 
     def build_model(self) -> nn.Module:
         network = build_network(self.config.model, _COLOURS)
@@ -117,12 +117,6 @@ class Inpainting:
                 f" {getattr(network, 'multiple', 1)}",
             )
         return network
-
-    def batches_per_epoch(self) -> int:
-        return self._loaders.batches_per_epoch()
-
-    def train_batches(self, epoch: int, start: int) -> Iterable[Batch]:
-        return self._loaders.train(epoch, start)
 
     def loss(self, model: nn.Module, batch: Batch, step: int) -> Tensor:
         image, mask = batch["image"], batch["mask"]
@@ -160,17 +154,7 @@ class Inpainting:
         return {"samples.png": draw_filled(image, mask, model(hide(image, mask)).float())}
 
     def metadata(self) -> dict[str, Any]:
-        data = plain(self.config.data)
-        del data["workers"]  # of this machine, and the same run gives the same file with any number
-        return {
-            "task": "inpainting",
-            "model": {"name": self.config.model.name, "arguments": self.config.model.arguments},
-            "data": data,
-            "masks": plain(self.config.masks),
-        }
-
-    def skipped(self) -> Iterable[tuple[str, str]]:
-        return self._loaders.skipped.items()
+        return {**super().metadata(), "masks": plain(self.config.masks)}
 
     def _open(self, split: Split) -> Any:
         samples = open_samples(self.config.data, split, labelled=False)

@@ -1,34 +1,19 @@
-"""What tasks that name a class have in common: the classes, the splits, the checkpoint."""
+"""What tasks that name a class have in common: the names, and splits that are labelled by them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable
+from typing import Any
 
 from ffconv.data.embedded import Split
 from ffconv.data.limit import limited
 from ffconv.data.samples import require_same_classes
-from ffconv.tasks.loaders import SplitLoaders
-from ffconv.tasks.networks import ModelConfig
-from ffconv.training.config import plain
-from ffconv.training.task import Batch, Share
+from ffconv.tasks.split_task import SplitTask, SplitTaskConfig
+from ffconv.training.task import Share
 
 
-class LabelledConfig(Protocol):
-    """What the configuration of such a task has."""
-
-    @property
-    def model(self) -> ModelConfig: ...
-    @property
-    def data(self) -> Any: ...
-    @property
-    def limit(self) -> int | None: ...
-
-
-class LabelledTask:
-    """The part of `ffconv.training.task.Task` that is the same whatever has the labels.
-
-    A task sets its `name` and, in `__init__`, `self._loaders`; network, loss and evaluation are its own.
+class LabelledTask(SplitTask):
+    """A task with classes, whatever has the labels.
 
     Args:
         config: Network, data.
@@ -37,47 +22,26 @@ class LabelledTask:
         open_split: Opens the samples of a split.
     """
 
-    name: ClassVar[str]
     main_metric = "top1"
-    _loaders: SplitLoaders
 
     def __init__(
         self,
-        config: LabelledConfig,
+        config: SplitTaskConfig,
         share: Share,
         *,
         classes: tuple[str, ...] | None,
         open_split: Callable[[Split], Any],
     ) -> None:
-        self.share = share
-        self._settings, self._expected_classes, self._open_split = config, classes, open_split
+        super().__init__(config, share)
+        self._expected_classes, self._open_split = classes, open_split
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes in label order."""
         return self._expected_classes or tuple(self._samples("train").classes)
 
-    def check(self) -> None:
-        self._loaders.check()
-
-    def batches_per_epoch(self) -> int:
-        return self._loaders.batches_per_epoch()
-
-    def train_batches(self, epoch: int, start: int) -> Iterable[Batch]:
-        return self._loaders.train(epoch, start)
-
     def metadata(self) -> dict[str, Any]:
-        data, model = plain(self._settings.data), self._settings.model
-        del data["workers"]  # of this machine, and the same run gives the same file with any number
-        return {
-            "task": self.name,
-            "model": {"name": model.name, "arguments": model.arguments},
-            "classes": self.classes,
-            "data": data,
-        }
-
-    def skipped(self) -> Iterable[tuple[str, str]]:
-        return self._loaders.skipped.items()
+        return {**super().metadata(), "classes": self.classes}
 
     def _samples(self, split: Split) -> Any:
         return self._loaders.samples(split)

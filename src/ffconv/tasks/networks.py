@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from ffconv.errors import InputError, require
+from ffconv.errors import InputError, first_line, require
+from ffconv.interop.hub import from_pretrained
 from ffconv.models.registry import create_network, put_weights, require_known
+from ffconv.tasks.packages import describe, is_bare
 from ffconv.training.checkpoint import read_weights
 
 
@@ -68,7 +70,7 @@ def require_output(
             found = tuple(network.eval()(torch.zeros(1, *input_size)).shape[1:])
     except (RuntimeError, ValueError, AssertionError) as error:
         size = "x".join(map(str, input_size))
-        raise InputError(f"model {name} takes no input of {size}: {error}") from error
+        raise InputError(f"model {name} takes no input of {size}: {first_line(error)}") from error
     finally:
         network.train()
     wanted = tuple(output_size)
@@ -77,10 +79,10 @@ def require_output(
 
 
 def load_trained(path: Path, *, task: str | None = None) -> tuple[nn.Module, dict[str, Any]]:
-    """A trained network from its checkpoint alone, and what the checkpoint says of it.
+    """A trained network from its checkpoint or package alone, and what that says of it.
 
     Args:
-        path: The checkpoint.
+        path: The checkpoint, or the weights in a package.
         task: What it must have been trained for; by default anything.
 
     Returns:
@@ -89,9 +91,12 @@ def load_trained(path: Path, *, task: str | None = None) -> tuple[nn.Module, dic
     Raises:
         InputError: if the file is missing, truncated, or of another task or architecture.
     """
-    weights, metadata = read_weights(path)
+    metadata = describe(path)
     trained_for = metadata.get("task", "classification")
     require(task in (None, trained_for), f"{path} is a checkpoint of {trained_for}, not of {task}")
+    if is_bare(path):
+        return from_pretrained(path.parent), metadata
+    weights, _ = read_weights(path)
     name, arguments = metadata["model"]["name"], metadata["model"]["arguments"]
     network = create_network(name, {"num_classes": outputs(metadata), **arguments, "pretrained": False})
     return put_weights(network, weights, name=name, source=path), metadata

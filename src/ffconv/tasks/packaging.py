@@ -8,25 +8,25 @@ from typing import Any
 
 from torch import nn
 
-from ffconv.errors import InputError
-from ffconv.interop.hub import About
+from ffconv.interop.hub import About, from_pretrained
 from ffconv.interop.lama import load_lama
 from ffconv.tasks.networks import load_trained
-from ffconv.training.checkpoint import read_metadata
+from ffconv.tasks.packages import is_bare, is_described, preprocessing_of
 
 # Columns of metrics.csv that say how a run went, not what its network is worth.
 _OF_THE_RUN = ("lr", "seconds", "images_per_second", "skipped")
 
 
 def open_for_hub(path: Path) -> tuple[nn.Module, About]:
-    """The network of a checkpoint of ours, or of one of LaMa's, with what is known about it.
+    """The network of a checkpoint of ours, of a package, or of one of LaMa's, with what is known about it.
 
     Raises:
-        InputError: if it is neither, or cannot be read.
+        InputError: if it is none of these, or cannot be read.
     """
-    try:
-        read_metadata(path)
-    except InputError:
+    if is_bare(path):
+        known = preprocessing_of(path.parent)
+        return from_pretrained(path.parent), About(known["label_names"] or (), frames=known["frames"])
+    if not is_described(path):
         return load_lama(path), About()
     network, metadata = load_trained(path)
     return network, about_checkpoint(metadata)

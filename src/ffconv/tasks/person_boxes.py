@@ -86,7 +86,9 @@ class BoxFile:
                 if score >= threshold and min(box[2:]) > 0:
                     image = entry["image_id"]
                     self._boxes[names[image] if self._by_name else image].append(PersonBox(box, score))
-        except (KeyError, TypeError, AttributeError) as error:
+        except InputError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{path}: is neither COCO annotations nor results ({error!r})") from error
         require(
             bool(self._boxes), f"{path}: has no boxes of category {category} with a score of {threshold:g}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +20,7 @@ from ffconv.metrics.keypoints import PoseMetrics, PoseScores
 from ffconv.tasks.heatmap_loss import heatmap_loss
 from ffconv.tasks.loaders import SplitLoaders
 from ffconv.tasks.networks import ModelConfig, build_network, load_trained, require_output
+from ffconv.tasks.split_task import SplitTask
 from ffconv.training.config import plain
 from ffconv.training.task import Batch, Share
 
@@ -126,7 +126,7 @@ class PoseEstimator:
         return flip_average(heatmaps, mirrored, self.keypoint_set.flip_order, shift=shift)
 
 
-class Pose:
+class Pose(SplitTask):
     """Keypoint estimation, as `ffconv.training.task.Task` asks for it.
 
     Args:
@@ -135,10 +135,12 @@ class Pose:
         keypoints: Those the outputs must be counted by, a checkpoint's; by default the training set's.
     """
 
+    name = "pose"
     main_metric = "AP"
 
     def __init__(self, config: PoseConfig, share: Share, *, keypoints: KeypointSet | None = None) -> None:
-        self.config, self.share = config, share
+        super().__init__(config, share)
+        self.config = config
         self._expected = keypoints
         transform = config.data.transform
         self._loaders = SplitLoaders(
@@ -156,7 +158,7 @@ class Pose:
 
     def check(self) -> None:
         hardest = self.config.loss.hardest
-        self._loaders.check()
+        super().check()
         require(
             hardest is None or hardest <= len(self.keypoints),
             f"loss.hardest={hardest} must not exceed the {len(self.keypoints)} keypoints of a person",
@@ -173,12 +175,6 @@ class Pose:
             advice="take a pose network, and input sides that are multiples of its stride",
         )
         return network
-
-    def batches_per_epoch(self) -> int:
-        return self._loaders.batches_per_epoch()
-
-    def train_batches(self, epoch: int, start: int) -> Iterable[Batch]:
-        return self._loaders.train(epoch, start)
 
     def loss(self, model: nn.Module, batch: Batch, step: int) -> Tensor:
         heatmaps = model(batch["image"])
@@ -202,18 +198,11 @@ class Pose:
         return metrics.compute()
 
     def metadata(self) -> dict[str, Any]:
-        data = plain(self.config.data)
-        del data["workers"]  # of this machine, and the same run gives the same file with any number
         return {
-            "task": "pose",
-            "model": {"name": self.config.model.name, "arguments": self.config.model.arguments},
+            **super().metadata(),
             "keypoints": self.keypoints.as_dict(),
-            "data": data,
             "test": plain(self.config.test),
         }
-
-    def skipped(self) -> Iterable[tuple[str, str]]:
-        return self._loaders.skipped.items()
 
     def _open(self, split: Split) -> PersonSamples:
         samples = open_persons(self.config.data, split)

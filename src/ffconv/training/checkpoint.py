@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import pickle
 import warnings
 from collections.abc import Iterator, Mapping
@@ -19,39 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ffconv.errors import InputError
+from ffconv.errors import InputError, first_line
+from ffconv.files import write_atomically
 
 STATE = "state.pt"
 PREVIOUS_STATE = "state.previous.pt"
 _METADATA = "ffconv"
-
-
-def write_atomically(path: Path, content: bytes | memoryview, *, keep: Path | None = None) -> None:
-    """Write a file so that its name holds either the old content or the whole new one.
-
-    Args:
-        path: File to write.
-        content: All of it.
-        keep: Where the old content goes; by default it is replaced.
-
-    Raises:
-        InputError: if the disk is full or the folder cannot be written; what was there stays.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if keep is not None and path.exists():
-            os.replace(path, keep)
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise InputError(
-            f"cannot write {path}: {error.strerror or error}; what was saved before is kept"
-        ) from error
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, Any] | None) -> None:
@@ -130,7 +102,7 @@ def load_state(folder: Path) -> dict[str, Any] | None:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-            reasons.append(f"{path}: {str(error).splitlines()[0]}")
+            reasons.append(f"{path}: {first_line(error)}")
             continue
         if reasons:
             warnings.warn(f"going on from the checkpoint before ({name}): {reasons[0]}", stacklevel=2)

@@ -25,7 +25,7 @@ import torch
 
 from ffconv.environment import describe_environment
 from ffconv.errors import InputError
-from ffconv.training.checkpoint import write_atomically
+from ffconv.files import write_atomically
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

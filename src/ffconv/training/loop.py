@@ -23,7 +23,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ffconv.data.seeding import derive_seed
 from ffconv.errors import InputError, require
-from ffconv.training.checkpoint import load_state, save_state, save_weights, write_atomically
+from ffconv.files import write_atomically
+from ffconv.training.checkpoint import load_state, save_state, save_weights
 from ffconv.training.config import TrainingConfig
 from ffconv.training.folder import BEST, LAST, RunFolder
 from ffconv.training.optim import Schedule, build_optimizer, peak_learning_rate

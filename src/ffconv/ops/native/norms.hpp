@@ -39,21 +39,27 @@ struct Moments {
         const V difference = load<T, LANES>(rows + r * width + at, LANES) - center;
         square += difference * difference;
       }
-      for (int i = 0; i < LANES; ++i) add(at + i, double(number), center[i], square[i]);
+      add(at, double(number), __builtin_convertvector(center, Doubles), __builtin_convertvector(square, Doubles));
     }
     count += double(number);
   }
 
   void add(const Moments& other) {
-    for (size_t i = 0; i < mean.size() && other.count > 0; ++i) add(int64_t(i), other.count, other.mean[i], other.squares[i]);
+    if (other.count == 0) return;
+    for (size_t at = 0; at < mean.size(); at += LANES)
+      add(at, other.count, load<double, LANES>(&other.mean[at], LANES), load<double, LANES>(&other.squares[at], LANES));
     count += other.count;
   }
 
  private:
-  void add(int64_t i, double number, double center, double square) {
-    const double difference = center - mean[i], all = count + number;
-    mean[i] += difference * number / all;
-    squares[i] += square + difference * difference * count * number / all;
+  using Doubles = typename Vector<double, LANES>::type;
+
+  void add(int64_t at, double number, Doubles center, Doubles square) {
+    const Doubles before = load<double, LANES>(&mean[at], LANES), difference = center - before;
+    const double share = number / (count + number);
+    store<double, LANES>(before + difference * share, &mean[at], LANES);
+    square += load<double, LANES>(&squares[at], LANES) + difference * difference * (count * share);
+    store<double, LANES>(square, &squares[at], LANES);
   }
 };
 
@@ -63,19 +69,32 @@ struct GradientSums {
 
   explicit GradientSums(int64_t width) : grad(width), product(width) {}
 
+  template <typename T, int LANES, typename V>
+  void add(int64_t at, V of_grad, V of_product) {
+    using Doubles = typename Vector<double, LANES>::type;
+    const auto onto = [&](double* sum, V value) {
+      const Doubles all = load<double, LANES>(sum, LANES) + __builtin_convertvector(value, Doubles);
+      store<double, LANES>(all, sum, LANES);
+    };
+    onto(&grad[at], of_grad);
+    onto(&product[at], of_product);
+  }
+
   void add(const GradientSums& other) {
     for (size_t i = 0; i < grad.size(); ++i) grad[i] += other.grad[i], product[i] += other.product[i];
   }
 };
 
-// A norm, in the order of what it reads: relu(scale x + shift). Its backward pass is scale g + slope x + offset.
+// A norm, in the order of what it reads: relu(scale x + shift), all of it times a factor. Its backward pass is
+// scale g + slope x + offset.
 template <typename T, int LANES>
 struct Norm {
   using V = typename Vector<T, LANES>::type;
-  int64_t width;
+  const int64_t width;
+  const T factor;
   T *scale, *shift, *mean, *slope, *offset;
 
-  Norm(int64_t width, Pieces& pieces) : width(width) {
+  Norm(int64_t width, T factor, Pieces& pieces) : width(width), factor(factor) {
     for (T** values : {&scale, &shift, &mean, &slope, &offset}) *values = pieces.take<T>(width);
   }
 
@@ -104,46 +123,48 @@ struct Norm {
       }
   }
 
-  // Adds what rows of gradients give to a thread's sums.
-  void sum(const T* grad, const T* x, int64_t rows, GradientSums& sums) const {
+  // Gates the gradients of what rows gave, times a factor, and adds what they give to a thread's sums.
+  void gate(T* grad, const T* x, int64_t rows, T factor, GradientSums& sums) const {
     for (int64_t at = 0; at < width; at += LANES) {
       V all{}, product{};
       const V center = load<T, LANES>(mean + at, LANES);
       for (int64_t r = 0; r < rows; ++r) {
-        const V g = load<T, LANES>(grad + r * width + at, LANES);
+        T* const place = grad + r * width + at;
+        const V value = load<T, LANES>(x + r * width + at, LANES);
+        const V g = gated(load<T, LANES>(place, LANES) * factor, value, at);
+        store<T, LANES>(g, place, LANES);
         all += g;
-        product += g * (load<T, LANES>(x + r * width + at, LANES) - center);
+        product += g * (value - center);
       }
-      for (int i = 0; i < LANES; ++i) sums.grad[at + i] += all[i], sums.product[at + i] += product[i];
+      sums.add<T, LANES>(at, all, product);
     }
   }
 
-  // `real_at(place)` is the channel that lies there, and `channels` their number.
+  // `Order` says which of so many channels lies where.
   template <typename Order>
-  void set(const TrainedLayer<T>& layer, int64_t channels, Order real_at) const {
+  void set(const TrainedLayer<T>& layer, int64_t channels) const {
     for (int64_t place = 0; place < width; ++place) {
-      const int64_t c = real_at(place);
+      const int64_t c = Order::channel_at(place);
       const bool inside = c < channels;
       mean[place] = inside ? layer.mean[c] : T(0);
-      scale[place] = inside ? layer.gamma[c] / std::sqrt(layer.var[c] + layer.eps) : T(0);
-      shift[place] = inside ? layer.beta[c] - mean[place] * scale[place] : T(0);
+      scale[place] = inside ? factor * layer.gamma[c] / std::sqrt(layer.var[c] + layer.eps) : T(0);
+      shift[place] = inside ? factor * layer.beta[c] - mean[place] * scale[place] : T(0);
     }
   }
 
   template <typename Order>
-  void set_back(const TrainedLayer<T>& layer, int64_t channels, Order real_at, const GradientSums& sums,
-                double count) const {
+  void set_back(const TrainedLayer<T>& layer, int64_t channels, const GradientSums& sums, double count) const {
     for (int64_t place = 0; place < width; ++place) {
-      const int64_t c = real_at(place);
+      const int64_t c = Order::channel_at(place);
       slope[place] = offset[place] = 0;
       if (c >= channels) continue;
       const double invstd = 1 / std::sqrt(double(layer.var[c]) + layer.eps);
-      layer.grad_beta[c] = T(sums.grad[place]);
-      layer.grad_gamma[c] = T(sums.product[place] * invstd);
+      layer.grad_beta[c] = T(factor * sums.grad[place]);
+      layer.grad_gamma[c] = T(factor * sums.product[place] * invstd);
       if (!layer.by_batch) continue;
-      const double factor = double(scale[place]) / count, back = factor * invstd * invstd * sums.product[place];
+      const double share = double(scale[place]) / count, back = share * invstd * invstd * sums.product[place];
       slope[place] = T(-back);
-      offset[place] = T(back * mean[place] - factor * sums.grad[place]);
+      offset[place] = T(back * mean[place] - share * sums.grad[place]);
     }
   }
 };

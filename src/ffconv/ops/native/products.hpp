@@ -69,15 +69,6 @@ struct Packed {
       }
     }
   }
-
-  // Fills one panel by its values, `value(k, column)`.
-  template <typename Value>
-  void pack_values(int64_t panel, Value value) {
-    T* to = values + panel * WIDTH * depth;
-    for (int64_t k = 0; k < depth; ++k)
-      for (int64_t j = 0, column = panel * WIDTH; j < WIDTH; ++j, ++column)
-        to[k * WIDTH + j] = column < columns ? value(k, column) : T(0);
-  }
 };
 
 template <Finish FINISH, typename T, int ROWS, int VECTORS>
@@ -153,52 +144,6 @@ void multiply_all(const T* a, int64_t a_row, int64_t rows, const Packed<T>& weig
   for (int64_t row = 0; row < rows; row += CHUNK)
     for (int64_t panel = 0; panel < weight.panels(); ++panel)
       multiply<FINISH, T>(a + row * a_row, a_row, std::min(CHUNK, rows - row), weight, panel, c + row * c_row, c_row);
-}
-
-template <typename T, int ROWS, int VECTORS>
-inline void outer_tile(const T* a, int64_t a_row, const T* b, int64_t b_row, int64_t depth, T* c, int64_t c_row,
-                       int64_t columns) {
-  constexpr int LANES = Packed<T>::LANES;
-  using V = typename Vector<T, LANES>::type;
-  V sum[ROWS][VECTORS];
-#pragma GCC unroll 16
-  for (int r = 0; r < ROWS; ++r)
-#pragma GCC unroll 2
-    for (int v = 0; v < VECTORS; ++v) sum[r][v] = load<T, LANES>(c + r * c_row + v * LANES, columns - v * LANES);
-  for (int64_t k = 0; k < depth; ++k) {
-    V right[VECTORS];
-#pragma GCC unroll 2
-    for (int v = 0; v < VECTORS; ++v) right[v] = load<T, LANES>(b + k * b_row + v * LANES, columns - v * LANES);
-#pragma GCC unroll 16
-    for (int r = 0; r < ROWS; ++r) {
-      const V value = a[k * a_row + r] - V{};  // in all lanes
-#pragma GCC unroll 2
-      for (int v = 0; v < VECTORS; ++v) sum[r][v] += value * right[v];
-    }
-  }
-#pragma GCC unroll 16
-  for (int r = 0; r < ROWS; ++r)
-#pragma GCC unroll 2
-    for (int v = 0; v < VECTORS; ++v) store<T, LANES>(sum[r][v], c + r * c_row + v * LANES, columns - v * LANES);
-}
-
-// c (rows, columns) += the transpose of a (depth, rows) times b (depth, columns).
-template <typename T>
-void add_outer(const T* a, int64_t a_row, int64_t rows, const T* b, int64_t b_row, int64_t columns, int64_t depth, T* c,
-               int64_t c_row) {
-  constexpr int LANES = Packed<T>::LANES, WIDTH = 2 * LANES;
-  for (int64_t first = 0; first < columns; first += WIDTH) {
-    const int64_t left = columns - first;
-    int64_t row = 0;
-    const auto tiles = [&](auto narrow, auto wide, int size) {
-      for (; row + size <= rows; row += size)
-        (left > LANES ? wide : narrow)(a + row, a_row, b + first, b_row, depth, c + row * c_row + first, c_row, left);
-    };
-    tiles(outer_tile<T, TILE_ROWS, 1>, outer_tile<T, TILE_ROWS, 2>, TILE_ROWS);
-    if (TILE_ROWS > 8) tiles(outer_tile<T, 8, 1>, outer_tile<T, 8, 2>, 8);
-    tiles(outer_tile<T, 4, 1>, outer_tile<T, 4, 2>, 4);
-    tiles(outer_tile<T, 1, 1>, outer_tile<T, 1, 2>, 1);
-  }
 }
 
 }  // namespace

@@ -16,6 +16,8 @@ class TrainedImages {
 
   Moments<T, LANES> first_moments, unit_moments, local_moments;
   GradientSums first_sums, unit_sums, local_sums;
+  // Rows are the layer's channels out; spectral ones are in the order of the planes.
+  OuterSum<T> grad_first, grad_unit, grad_local, grad_last;
 
   TrainedImages(const TrainedNetwork<T, LANES>& network, bool backward, Pieces& pieces)
       : first_moments(network.channels),
@@ -24,6 +26,10 @@ class TrainedImages {
         first_sums(network.channels),
         unit_sums(network.mixed),
         local_sums(network.mixed),
+        grad_first(of(backward && !network.alone(), network.channels, network.job.C_in, pieces)),
+        grad_unit(of(backward, network.mixed, 2 * LANES * network.whole.blocks, pieces)),
+        grad_local(of(backward && network.has_local(), network.mixed, 2 * LANES * network.quadrants.blocks, pieces)),
+        grad_last(of(backward && !network.alone(), network.job.C_out, network.channels, pieces)),
         network(network),
         job(network.job),
         channels(network.channels),
@@ -31,15 +37,7 @@ class TrainedImages {
         lines(std::max(job.H, job.W), pieces),
         opened(pieces.take<T>(std::max(network.whole.group_size(), network.quadrants.group_size()))),
         closed(pieces.take<T>(std::max(network.whole.group_size(), network.quadrants.group_size()))),
-        rows(pieces.take<T>(2 * job.W * std::max(channels, LANES * network.quadrants.blocks))) {
-    if (!backward) return;
-    grad_first = cleared(network.alone() ? 0 : channels * job.C_in, pieces);
-    grad_unit = cleared(mixed * network.whole.width, pieces);
-    grad_local = cleared(network.has_local() ? mixed * network.quadrants.width : 0, pieces);
-    grad_last = cleared(network.alone() ? 0 : job.C_out * channels, pieces);
-  }
-
-  T *grad_first = nullptr, *grad_unit = nullptr, *grad_local = nullptr, *grad_last = nullptr;  // rows of out channels; spectral ones as the planes have them
+        rows(pieces.take<T>(2 * job.W * std::max(channels, LANES * network.quadrants.blocks))) {}
 
   // Forward, first phase: what bn1 reads.
   void enter(int64_t n, const Team& team) {
@@ -82,10 +80,12 @@ class TrainedImages {
     each_pair(team, job.H, [&](int64_t row, int64_t count) {
       if (network.alone()) return open_from(maps.whole, row, count, y_at(n, row), job.y_layout);
       const int64_t pixels = count * job.W;
-      sum_parts(n, maps, row, count);
+      const T* y = y_at(n, row);
       T* grad = first_grad(n, row);
-      add_outer(y_at(n, row), job.y_layout.pixel, job.C_out, rows, channels, channels, pixels, grad_last, channels);
-      multiply_all<Finish::STORE>(y_at(n, row), job.y_layout.pixel, pixels, network.last, grad, channels);
+      prefetch(y, job.y_layout, job.C_out, count);
+      sum_parts(n, maps, row, count);
+      multiply_all<Finish::STORE>(y, job.y_layout.pixel, pixels, network.last, grad, channels);
+      grad_last.add(y, job.y_layout.pixel, rows, channels, pixels);
       lines.open_rows(maps.whole, row, grad, count > 1 ? grad + job.W * channels : nullptr, channels);
     });
     team.wait();
@@ -108,7 +108,8 @@ class TrainedImages {
       team.wait();
       // Quadrants of odd sides meet in the last row: one thread alone adds them.
       if (team.rank == 0)
-        each_pair(Team{0, 1}, maps.quadrants.H, [&](int64_t row, int64_t) { close_quadrants_back(n, maps, row); });
+        each_pair(Team{0, 1}, maps.quadrants.H,
+                  [&](int64_t row, int64_t count) { close_quadrants_back(n, maps, row, count); });
     }
     team.wait();
     each_pair(team, job.H, [&](int64_t row, int64_t count) {
@@ -118,10 +119,9 @@ class TrainedImages {
       const T* read = first_read(n, row);
       lines.close_rows(maps.whole, job.C, row, [&](int64_t r, int64_t w, int64_t channel, int64_t, V value) {
         const int64_t at = (r * job.W + w) * channels + channel;
-        value += load<T, LANES>(grad + at, LANES);
-        store<T, LANES>(network.first_norm.gated(value, load<T, LANES>(read + at, LANES), channel), grad + at, LANES);
+        store<T, LANES>(value + load<T, LANES>(grad + at, LANES), grad + at, LANES);
       });
-      network.first_norm.sum(grad, read, count * job.W, first_sums);
+      network.first_norm.gate(grad, read, count * job.W, T(1), first_sums);
     });
     team.wait();
   }
@@ -131,18 +131,17 @@ class TrainedImages {
     if (network.alone()) return;
     each_pair(team, job.H, [&](int64_t row, int64_t count) {
       const int64_t pixels = count * job.W;
+      prefetch(x_at(n, row), job.x_layout, job.C_in, count);
       network.first_norm.back(first_grad(n, row), first_read(n, row), pixels, rows);
-      add_outer(rows, channels, channels, x_at(n, row), job.x_layout.pixel, job.C_in, pixels, grad_first, job.C_in);
+      grad_first.add(rows, channels, x_at(n, row), job.x_layout.pixel, pixels);
       multiply_all<Finish::STORE>(rows, channels, pixels, network.first, grad_x_at(n, row), job.C_in);
     });
     team.wait();
   }
 
  private:
-  static T* cleared(int64_t values, Pieces& pieces) {
-    T* piece = pieces.take<T>(values);
-    if (pieces.start) std::fill_n(piece, values, T(0));
-    return piece;
+  static OuterSum<T> of(bool needed, int64_t rows, int64_t columns, Pieces& pieces) {
+    return OuterSum<T>(needed ? rows : 0, columns, pieces);
   }
 
   template <typename Work>
@@ -155,6 +154,13 @@ class TrainedImages {
     const int64_t group = planes.group();
     team.each((planes.Wf + group - 1) / group,
               [&](int64_t task) { work(task * group, std::min(group, planes.Wf - task * group)); });
+  }
+
+  // Asks for rows of a map in advance: the processor does not foresee pixels that lie so far apart.
+  void prefetch(const T* rows, const Layout& at, int64_t width, int64_t count) const {
+    constexpr int64_t LINE = 64 / sizeof(T);
+    for (int64_t pixel = 0; pixel < count * job.W; ++pixel)
+      for (int64_t c = 0; c < width; c += LINE) __builtin_prefetch(rows + pixel * at.pixel + c, 0, 2);
   }
 
   const T* x_at(int64_t n, int64_t row) const { return job.x + n * job.x_layout.image + row * job.x_layout.row; }
@@ -187,7 +193,8 @@ class TrainedImages {
       lines.open_rows(maps.whole, row, rows, count > 1 ? rows + job.W * channels : nullptr, channels);
     });
     if (network.has_local())
-      each_pair(team, maps.quadrants.H, [&](int64_t row, int64_t count) { open_quadrants(n, maps.quadrants, row, count); });
+      each_pair(team, maps.quadrants.H,
+                [&](int64_t row, int64_t count) { open_quadrants(n, maps.quadrants, row, count); });
     team.wait();
   }
 
@@ -245,12 +252,8 @@ class TrainedImages {
   }
 
   void close_columns(const P& planes, const Norm<T, LANES>& norm, const T* read, const Team& team) {
-    const T scale = network.back_scale(planes);
     each_group(team, planes, [&](int64_t first, int64_t number) {
-      const int64_t count = number * planes.H;
-      norm.activate(read + first * planes.H * mixed, count, closed);
-      for (int64_t at = 0; at < count * mixed; at += LANES)
-        store<T, LANES>(load<T, LANES>(closed + at, LANES) * scale, closed + at, LANES);
+      norm.activate(read + first * planes.H * mixed, number * planes.H, closed);
       for (int64_t k = 0; k < number; ++k)
         lines.template column<true>(planes, network.whole.blocks, closed + k * planes.H * mixed, mixed,
                                     planes.at(first + k, 0), planes.width);
@@ -296,32 +299,23 @@ class TrainedImages {
                     GradientSums& sums, const Team& team) {
     each_group(team, planes, [&](int64_t first, int64_t number) {
       const int64_t H = planes.H;
-      for (int64_t k = 0; k < number; ++k) {
-        const int64_t column = first + k;
-        const bool own = column == 0 || 2 * column == planes.W;
-        const T scale = network.back_scale(planes) * (own ? T(0.5) : T(1));
-        const T* read = layer.read + image + column * H * mixed;
+      for (int64_t column = first; column < first + number; ++column) {
         T* grad = layer.grad + image + column * H * mixed;
         lines.template column<false>(planes, network.whole.blocks, planes.at(column, 0), planes.width, grad, mixed);
-        for (int64_t h = 0; h < H; ++h)
-          for (int64_t at = 0; at < mixed; at += LANES) {
-            const V value = load<T, LANES>(grad + h * mixed + at, LANES) * scale;
-            const V gated = norm.gated(value, load<T, LANES>(read + h * mixed + at, LANES), at);
-            store<T, LANES>(gated, grad + h * mixed + at, LANES);
-          }
-        norm.sum(grad, read, H, sums);
+        const bool own = column == 0 || 2 * column == planes.W;
+        norm.gate(grad, layer.read + image + column * H * mixed, H, own ? T(0.5) : T(1), sums);
       }
     });
   }
 
   // From the gradient of what a unit's norm gives to that of its rows' spectra. The planes hold the spectra.
   void mix_columns_back(const P& planes, const Packed<T>& weight, const Norm<T, LANES>& norm,
-                        const TrainedLayer<T>& layer, int64_t image, T* grad_weight, const Team& team) {
+                        const TrainedLayer<T>& layer, int64_t image, OuterSum<T>& grad_weight, const Team& team) {
     each_group(team, planes, [&](int64_t first, int64_t number) {
-      const int64_t H = planes.H, start = image + first * H * mixed, depth = 2 * LANES * planes.blocks;
+      const int64_t H = planes.H, start = image + first * H * mixed;
       open_columns(planes, first, number);
       norm.back(layer.grad + start, layer.read + start, number * H, closed);
-      add_outer(closed, mixed, mixed, opened, planes.width, depth, number * H, grad_weight, planes.width);
+      grad_weight.add(closed, mixed, opened, planes.width, number * H);
       multiply_all<Finish::STORE>(closed, mixed, number * H, weight, opened, planes.width);
       for (int64_t k = 0; k < number; ++k) {
         const int64_t column = first + k;
@@ -335,14 +329,23 @@ class TrainedImages {
     });
   }
 
-  void close_quadrants_back(int64_t n, const Maps& maps, int64_t row) {
+  void close_quadrants_back(int64_t n, const Maps& maps, int64_t row, int64_t count) {
     const P& planes = maps.quadrants;
-    const int64_t cut = network.cut;
-    T* grad = first_grad(n, 0);
-    lines.close_rows(planes, planes.C, row, [&](int64_t r, int64_t w, int64_t channel, int64_t count, V value) {
-      for (int64_t i = 0; i < std::min<int64_t>(count, LANES); ++i)
-        grad[quadrant_pixel(planes, (channel + i) / cut, row + r, w) * channels + (channel + i) % cut] += value[i];
+    const int64_t cut = network.cut, row_width = 4 * cut;
+    lines.close_rows(planes, planes.C, row, [&](int64_t r, int64_t w, int64_t channel, int64_t valid, V value) {
+      store<T, LANES>(value, rows + (r * planes.W + w) * row_width + channel, valid);
     });
+    T* grad = first_grad(n, 0);
+    for (int64_t r = 0; r < count; ++r)
+      for (int64_t w = 0; w < planes.W; ++w)
+        for (int64_t part = 0; part < 4; ++part) {
+          const T* from = rows + (r * planes.W + w) * row_width + part * cut;
+          T* to = grad + quadrant_pixel(planes, part, row + r, w) * channels;
+          for (int64_t at = 0; at < cut; at += LANES) {
+            const int64_t left = cut - at;
+            store<T, LANES>(load<T, LANES>(to + at, left) + load<T, LANES>(from + at, left), to + at, left);
+          }
+        }
   }
 
   const TrainedNetwork<T, LANES>& network;

@@ -22,13 +22,13 @@ class Members {
   // The statistics of the batch, in the channels' own order.
   template <typename Order>
   void set_statistics(const Team& all, Moments<T, LANES> Images::*moments, const TrainedLayer<T>& layer,
-                      int64_t channels, Order place_of) const {
+                      int64_t channels) const {
     if (!layer.by_batch) return;
     Moments<T, LANES> sum = images[0]->*moments;
     for (int rank = 1; rank < all.size; ++rank) sum.add(images[rank]->*moments);
     for (int64_t c = 0; c < channels; ++c) {
-      layer.mean[c] = T(sum.mean[place_of(c)]);
-      layer.var[c] = T(sum.squares[place_of(c)] / sum.count);
+      layer.mean[c] = T(sum.mean[Order::place_of(c)]);
+      layer.var[c] = T(sum.squares[Order::place_of(c)] / sum.count);
     }
   }
 
@@ -38,15 +38,15 @@ class Members {
     return sum;
   }
 
-  // A weight's gradient (rows, columns), from rows of `width` values in the order of the planes.
-  template <typename Rows, typename Columns>
-  void set_gradient(const Team& all, T* Images::*of, T* to, int64_t rows, int64_t columns, int64_t width, Rows row_at,
-                    Columns column_at, T scale) const {
-    all.each(rows, [&](int64_t row) {
-      for (int64_t column = 0; column < columns; ++column) {
+  // A weight's gradient, of so many channels out and in.
+  template <typename Order>
+  void set_gradient(const Team& all, OuterSum<T> Images::*of, T* to, int64_t out, int64_t in, T scale) const {
+    all.each(out, [&](int64_t row) {
+      for (int64_t column = 0; column < in; ++column) {
         T sum = 0;
-        for (int rank = 0; rank < all.size; ++rank) sum += (images[rank]->*of)[row_at(row) * width + column_at(column)];
-        to[row * columns + column] = sum * scale;
+        for (int rank = 0; rank < all.size; ++rank)
+          sum += (images[rank]->*of).at(Order::place_of(row), Order::place_of(column));
+        to[row * in + column] = sum * scale;
       }
     });
   }
@@ -55,8 +55,8 @@ class Members {
   std::vector<Images*> images;
 };
 
-// Calls `work(all, network, members, images, over)` in all threads, with everything set up; `over(work)` goes
-// over the images.
+// Calls `work(all, network, members, images, phase)` in all threads, with everything set up; `phase(of_image, then)`
+// goes over the images, and then lets one thread do what needs all of them.
 template <typename T, int LANES, typename Work>
 void run_training(const TrainingJob<T>& job, bool backward, Work work) {
   using Network = TrainedNetwork<T, LANES>;
@@ -78,11 +78,20 @@ void run_training(const TrainingJob<T>& job, bool backward, Work work) {
     TrainedImages<T, LANES> images(network, backward, own);
     const Maps maps(network, own);
     members.join(all, &images);
-    const auto over = [&](auto of_image) {
-      over_images(job.N, all, maps, team_maps, of_image);
+    const int64_t shared_out = job.N / all.size * all.size;
+    bool turned = false;
+    const auto phase = [&](auto of_image, auto then) {
+      // Each way in turn: what the last images left is still in the cache.
+      const auto turn = [&](int64_t n, const Maps& of, const Team& team) {
+        of_image(turned && n < shared_out ? shared_out - all.size + 2 * all.rank - n : n, of, team);
+      };
+      over_images(job.N, all, maps, team_maps, turn);
+      turned = !turned;
+      all.wait();
+      if (all.rank == 0) then();
       all.wait();
     };
-    work(all, network, members, images, over);
+    work(all, network, members, images, phase);
     all.wait();
     of_thread.shrink();
   }
@@ -92,70 +101,53 @@ void run_training(const TrainingJob<T>& job, bool backward, Work work) {
 template <typename T, int LANES>
 void train_forward(const TrainingJob<T>& job) {
   using Images = TrainedImages<T, LANES>;
-  using P = Planes<T, LANES>;
   using Maps = TrainedMaps<T, LANES>;
-  run_training<T, LANES>(job, false, [&](const Team& all, auto& network, auto& members, Images& images, auto over) {
-    const auto by_one = [&](auto step) {
-      if (all.rank == 0) step();
-      all.wait();
-    };
-    over([&](int64_t n, const Maps&, const Team& team) { images.enter(n, team); });
-    by_one([&] {
-      if (!network.alone()) members.set_statistics(all, &Images::first_moments, job.first, job.C, network.in_order);
+  using Spectral = InPlanes<T, LANES>;
+  run_training<T, LANES>(job, false, [&](const Team& all, auto& network, auto& members, Images& images, auto phase) {
+    phase([&](int64_t n, const Maps&, const Team& team) { images.enter(n, team); }, [&] {
+      if (network.alone()) return;
+      members.template set_statistics<InOrder>(all, &Images::first_moments, job.first, job.C);
       network.set_first();
     });
-    over([&](int64_t n, const Maps& maps, const Team& team) { images.mix(n, maps, team); });
-    by_one([&] {
-      members.set_statistics(all, &Images::unit_moments, job.unit, 2 * job.C, P::place_of);
+    phase([&](int64_t n, const Maps& maps, const Team& team) { images.mix(n, maps, team); }, [&] {
+      members.template set_statistics<Spectral>(all, &Images::unit_moments, job.unit, 2 * job.C);
       if (network.has_local())
-        members.set_statistics(all, &Images::local_moments, job.local, 2 * job.C, P::place_of);
+        members.template set_statistics<Spectral>(all, &Images::local_moments, job.local, 2 * job.C);
       network.set_units();
     });
-    over([&](int64_t n, const Maps& maps, const Team& team) { images.leave(n, maps, team); });
+    phase([&](int64_t n, const Maps& maps, const Team& team) { images.leave(n, maps, team); }, [] {});
   });
 }
 
 template <typename T, int LANES>
 void train_backward(const TrainingJob<T>& job) {
   using Images = TrainedImages<T, LANES>;
-  using P = Planes<T, LANES>;
   using Maps = TrainedMaps<T, LANES>;
-  run_training<T, LANES>(job, true, [&](const Team& all, auto& network, auto& members, Images& images, auto over) {
-    const auto by_one = [&](auto step) {
-      if (all.rank == 0) step();
-      all.wait();
-    };
-    const auto set_back = [&](const auto& norm, const TrainedLayer<T>& layer, int64_t channels, auto order,
-                              GradientSums Images::*sums, int64_t rows) {
-      norm.set_back(layer, channels, order, members.sums(all, sums), double(job.N * rows));
-    };
-    const P &whole = network.whole, &quadrants = network.quadrants;
-    by_one([&] {
-      network.set_first();
-      network.set_units();
-    });
-    over([&](int64_t n, const Maps& maps, const Team& team) { images.leave_back(n, maps, team); });
-    by_one([&] {
-      set_back(network.unit_norm, job.unit, 2 * job.C, P::real_at, &Images::unit_sums, whole.Wf * whole.H);
+  using Spectral = InPlanes<T, LANES>;
+  run_training<T, LANES>(job, true, [&](const Team& all, auto& network, auto& members, Images& images, auto phase) {
+    const auto &whole = network.whole, &quadrants = network.quadrants;
+    const auto pixels = [&](const auto& planes) { return double(job.N * planes.Wf * planes.H); };
+    phase([&](int64_t n, const Maps& maps, const Team& team) { images.leave_back(n, maps, team); }, [&] {
+      network.unit_norm.template set_back<Spectral>(job.unit, 2 * job.C, members.sums(all, &Images::unit_sums),
+                                                    pixels(whole));
       if (network.has_local())
-        set_back(network.local_norm, job.local, 2 * job.C, P::real_at, &Images::local_sums, quadrants.Wf * quadrants.H);
+        network.local_norm.template set_back<Spectral>(job.local, 2 * job.C, members.sums(all, &Images::local_sums),
+                                                       pixels(quadrants));
     });
-    over([&](int64_t n, const Maps& maps, const Team& team) { images.mix_back(n, maps, team); });
-    by_one([&] {
+    phase([&](int64_t n, const Maps& maps, const Team& team) { images.mix_back(n, maps, team); }, [&] {
       if (network.alone()) return;
-      set_back(network.first_norm, job.first, job.C, network.in_order, &Images::first_sums, network.pixels());
+      network.first_norm.template set_back<InOrder>(job.first, job.C, members.sums(all, &Images::first_sums),
+                                                    double(job.N * network.pixels()));
     });
-    over([&](int64_t n, const Maps&, const Team& team) { images.enter_back(n, team); });
-    members.set_gradient(all, &Images::grad_unit, job.unit.grad_weight, 2 * job.C, 2 * job.C, whole.width, P::place_of,
-                         P::place_of, network.back_scale(whole) / 2);
+    phase([&](int64_t n, const Maps&, const Team& team) { images.enter_back(n, team); }, [] {});
+    members.template set_gradient<Spectral>(all, &Images::grad_unit, job.unit.grad_weight, 2 * job.C, 2 * job.C,
+                                            network.scale(whole) / 2);
     if (network.has_local())
-      members.set_gradient(all, &Images::grad_local, job.local.grad_weight, 2 * job.C, 2 * quadrants.C, quadrants.width,
-                           P::place_of, P::place_of, network.back_scale(quadrants) / 2);
+      members.template set_gradient<Spectral>(all, &Images::grad_local, job.local.grad_weight, 2 * job.C,
+                                              2 * quadrants.C, network.scale(quadrants) / 2);
     if (network.alone()) return;
-    members.set_gradient(all, &Images::grad_first, job.first.grad_weight, job.C, job.C_in, job.C_in, network.in_order,
-                         network.in_order, T(1));
-    members.set_gradient(all, &Images::grad_last, job.grad_last, job.C_out, job.C, network.channels, network.in_order,
-                         network.in_order, T(1));
+    members.template set_gradient<InOrder>(all, &Images::grad_first, job.first.grad_weight, job.C, job.C_in, T(1));
+    members.template set_gradient<InOrder>(all, &Images::grad_last, job.grad_last, job.C_out, job.C, T(1));
   });
 }
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from ffconv.ops import fused
 from ffconv.ops.axes import IMAGE
 from ffconv.ops.fourier_unit import FourierUnit, LocalFourierUnit
+from ffconv.ops.onlookers import need_operations
 from ffconv.ops.triton.transforms import fourier_unit, suits
 
 
@@ -21,13 +23,9 @@ def takes_unit(unit: FourierUnit, x: Tensor) -> bool:
     conv, bn = unit.conv, unit.bn
     if type(unit) not in (FourierUnit, LocalFourierUnit) or unit.axes != IMAGE:
         return False
-    if type(x) is not Tensor or torch.jit.is_tracing() or torch.compiler.is_exporting():
+    if type(x) is not Tensor or need_operations():
         return False
-    if type(conv) is not nn.Conv2d or conv.kernel_size != (1, 1) or conv.groups > 1 or conv.bias is not None:
-        return False
-    if type(bn) is not nn.BatchNorm2d or bn.training or bn.running_mean is None or not bn.affine:
-        return False
-    if any(module._forward_hooks or module._forward_pre_hooks for module in (conv, bn)):
+    if not fused.is_layer(conv, bn) or bn.training or bn.running_mean is None:
         return False
     tensors = (x, conv.weight, bn.weight, bn.bias)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):

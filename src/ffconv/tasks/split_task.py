@@ -1,0 +1,61 @@
+"""What all tasks have in common: the splits of their data, their batches, what a checkpoint says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar, Protocol
+
+from ffconv.tasks.loaders import SplitLoaders
+from ffconv.tasks.networks import ModelConfig
+from ffconv.training.config import plain
+from ffconv.training.task import Batch, Share
+
+
+class SplitTaskConfig(Protocol):
+    """What every task's configuration has."""
+
+    @property
+    def model(self) -> ModelConfig: ...
+    @property
+    def data(self) -> Any: ...
+    @property
+    def limit(self) -> int | None: ...
+
+
+class SplitTask:
+    """The part of `ffconv.training.task.Task` that is the same whatever the samples are.
+
+    A task sets its `name` and, in `__init__`, `self._loaders`; network, loss and evaluation are its own.
+
+    Args:
+        config: Network, data.
+        share: This process's part of the work.
+    """
+
+    name: ClassVar[str]
+    _loaders: SplitLoaders
+
+    def __init__(self, config: SplitTaskConfig, share: Share) -> None:
+        self.share = share
+        self._settings = config
+
+    def check(self) -> None:
+        self._loaders.check()
+
+    def batches_per_epoch(self) -> int:
+        return self._loaders.batches_per_epoch()
+
+    def train_batches(self, epoch: int, start: int) -> Iterable[Batch]:
+        return self._loaders.train(epoch, start)
+
+    def metadata(self) -> dict[str, Any]:
+        data, model = plain(self._settings.data), self._settings.model
+        del data["workers"]  # of this machine, and the same run gives the same file with any number
+        return {
+            "task": self.name,
+            "model": {"name": model.name, "arguments": model.arguments},
+            "data": data,
+        }
+
+    def skipped(self) -> Iterable[tuple[str, str]]:
+        return self._loaders.skipped.items()
