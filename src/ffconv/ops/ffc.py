@@ -21,6 +21,8 @@ from ffconv.ops.engine import (
 )
 from ffconv.ops.fourier_unit import check_groups
 from ffconv.ops.geometry import Geometry, Padding
+from ffconv.ops.native import Paths
+from ffconv.ops.one_call import OneCall
 from ffconv.ops.spectral_transform import SpectralTransform
 
 _PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
@@ -136,6 +138,7 @@ class FFCNd(nn.Module):
         self.axes = self._axes(spectral_axes(self.dims, spectral_dims), modes)
         self.spectral_dims = tuple(AXIS_NAMES[self.dims][axis - 2] for axis in self.axes.spectral)
         self._build(bias, {"device": device, "dtype": dtype})
+        self._one_call = OneCall() if self.runs_in_one_call else None
         self.reset_parameters()
 
     def _per_axis(self, name: str, value: Any) -> tuple:
@@ -232,6 +235,11 @@ class FFCNd(nn.Module):
             self.spectral.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
+        if self._one_call is not None:
+            sources = (self.weight_l2l, self.weight_l2g, self.weight_g2l, self.bias)
+            y = self._one_call(x, self.pad, sources, self._paths, self.spectral)  # pyright: ignore
+            if y is not None:
+                return y
         if self.groups > 1 or self.in_local + self.out_local == 0:
             return self._add_bias(self._convolve_by_path(x))
         if self.spectral is None:
@@ -241,6 +249,16 @@ class FFCNd(nn.Module):
         x, x_global = fork_global(x, self.in_local)
         y = self._convolve(self.pad(x), self.dense_weight(), self.bias)
         return self.spectral(x_global, y)
+
+    @property
+    def runs_in_one_call(self) -> bool:
+        """Whether the layer is such as the compiled library computes as a whole in inference."""
+        ordinary = self.dims == 2 and self.groups == 1 and self.in_local + self.out_local > 0
+        return ordinary and self.spectral is not None
+
+    def _paths(self) -> Paths:
+        weights = (self.weight_l2l, self.weight_l2g, self.weight_g2l)
+        return Paths(*weights, self.bias, self.stride, self.pad.before, self.dilation)
 
     @property
     def convolves_from_sides(self) -> bool:

@@ -7,7 +7,7 @@ rest is computed again in the backward pass, where a transform costs less than t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain, compress
 from typing import Any, NamedTuple
 
@@ -116,26 +116,21 @@ def spectral_transform(
     Returns:
         None for tensors of several types or devices, and for a compiled training step.
     """
-    # By the dictionaries: attributes of modules cost as much as a small transform.
     flat: list[Any] = []
     buffers: list[Tensor | None] = []
     for conv, norm in layers:
         flat += [conv._parameters["weight"], norm._parameters["weight"], norm._parameters["bias"]]
         buffers += [norm._buffers["running_mean"], norm._buffers["running_var"]]
     inputs = [tensor for tensor in (x, onto, weight, *flat) if tensor is not None]
-    for tensor in chain(inputs, buffers):
-        if tensor is not None and (tensor.dtype != x.dtype or not tensor.is_cpu):
-            return None
-    by_statistics = all(buffer is not None for buffer in buffers) and not any(n.training for _, n in layers)
-    if by_statistics and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)):
-        tensors: list[Any] = []
-        for i in range(len(layers)):
-            tensors += [*flat[3 * i : 3 * i + 3], *buffers[2 * i : 2 * i + 2]]
+    if not are_alike(x, *inputs, *buffers):
+        return None
+    tensors = tensors_by_statistics(layers)
+    if tensors is not None and not (
+        torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
+    ):
         eps = [norm.eps for _, norm in layers]
         if not torch.compiler.is_compiling():
-            # The library's calls are no operators, which a profiler would see by itself.
-            profiled = torch.autograd.profiler._is_profiler_enabled
-            with record_function("ffconv::spectral_transform") if profiled else nullcontext():
+            with recorded("ffconv::spectral_transform"):
                 return native.spectral_transform(x, onto, tensors, eps, weight)
         if onto is None:
             return _inference_operator(x, tensors, eps, weight)
@@ -144,6 +139,30 @@ def spectral_transform(
     if torch.compiler.is_compiling():
         return None
     return _SpectralTransform.apply([_Norm.of(norm) for _, norm in layers], x, onto, weight, *flat)
+
+
+def tensors_by_statistics(layers: Sequence[tuple[_ConvNd, _BatchNorm]]) -> list[Tensor] | None:
+    """Five of each layer: its weight, and the norm's gamma, beta, mean and variance. None if a norm does not
+    go by its statistics."""
+    # By the dictionaries: attributes of modules cost as much as a small transform.
+    tensors: list[Any] = []
+    for conv, norm in layers:
+        of_norm, buffers = norm._parameters, norm._buffers
+        mean, var = buffers["running_mean"], buffers["running_var"]
+        if norm.training or mean is None or var is None:
+            return None
+        tensors += [conv._parameters["weight"], of_norm["weight"], of_norm["bias"], mean, var]
+    return tensors
+
+
+def are_alike(x: Tensor, *others: Tensor | None) -> bool:
+    """Whether all tensors have the type of x and are on the CPU."""
+    return all(other is None or (other.dtype == x.dtype and other.is_cpu) for other in others)
+
+
+def recorded(name: str) -> AbstractContextManager:
+    """The library's calls are no operators, which a profiler would see by itself."""
+    return record_function(name) if torch.autograd.profiler._is_profiler_enabled else nullcontext()
 
 
 @torch.library.custom_op("ffconv::spectral_transform", mutates_args=())

@@ -61,6 +61,7 @@ class Padding:
 
     steps: tuple[tuple[str, tuple[int, ...]], ...]
     rest: str | tuple[int, ...]
+    before: tuple[int, ...]
 
     @classmethod
     def of(cls, padding: str | tuple[int, ...], geometry: Geometry, modes: tuple[str, ...]) -> Padding:
@@ -72,7 +73,7 @@ class Padding:
             modes: "zeros" or a mode of ``F.pad``.
         """
         if set(modes) == {"zeros"}:
-            return cls((), padding)
+            return cls((), padding, tuple(before for before, _ in geometry.pads))
         rest = tuple(
             before if mode == "zeros" and before == after else 0
             for mode, (before, after) in zip(modes, geometry.pads, strict=True)
@@ -87,7 +88,7 @@ class Padding:
                 # F.pad counts axes from the last one.
                 flat = tuple(pad for pair in reversed(pads) for pad in pair)
                 steps.append(("constant" if mode == "zeros" else mode, flat))
-        return cls(tuple(steps), rest)
+        return cls(tuple(steps), rest, rest)
 
     def __call__(self, x: Tensor) -> Tensor:
         """The map as the convolution is to read it."""

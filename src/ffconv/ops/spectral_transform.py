@@ -83,7 +83,7 @@ class SpectralTransform(nn.Module):
         """The transform of x, or a map with it added to its last channels; that map is given away."""
         x = aligned_avg_pool(x, self.geometry)
         if fused.suits(x, local=self.lfu is not None):
-            layers = self._layers_as_built()
+            layers = self.layers_as_built()
             y = None if layers is None else fused.spectral_transform(x, onto, layers, self.conv2.weight)
             if y is not None:
                 return y
@@ -95,7 +95,7 @@ class SpectralTransform(nn.Module):
         z = self.conv2(mixed)
         return z if onto is None else add_to_global(onto, z)
 
-    def _layers_as_built(self) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]] | None:
+    def layers_as_built(self) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]] | None:
         """conv1 and bn1, and those of the units, if nobody looks between the modules and none is another than
         was built."""
         # By the dictionaries: attributes of modules cost as much as a small transform.

@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -13,6 +14,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from ffconv.errors import InputError
 from ffconv.ops import FFC1d, FFC2d, FFC3d, FFCNd
 from ffconv.ops.engine import add_to_local
+from ffconv.ops.native import Paths
+from ffconv.ops.one_call import OneCall
 from ffconv.surgery.clip_layers import PaddedConv3d
 
 _CONVOLUTION_OF: dict[type[nn.Module], Any] = {FFC1d: nn.Conv1d, FFC2d: nn.Conv2d, FFC3d: nn.Conv3d}
@@ -36,7 +39,7 @@ def fuse(model: nn.Module) -> fx.GraphModule:
     Example:
         >>> net = nn.Sequential(FFC2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
         >>> [type(module).__name__ for module in fuse(net).children()]
-        ['InferenceFFC', 'ReLU']
+        ['InferenceFFC']
     """
     fused = copy.deepcopy(model).eval()
     try:
@@ -53,6 +56,7 @@ def fuse(model: nn.Module) -> fx.GraphModule:
             continue
         if module.groups == 1 and module.in_local + module.out_local:
             network.set_submodule(name, InferenceFFC(module))
+    _fold_relus(network)
     network.graph.lint()
     network.recompile()
     return network.requires_grad_(False)
@@ -60,6 +64,8 @@ def fuse(model: nn.Module) -> fx.GraphModule:
 
 class InferenceFFC(nn.Module):
     """An FFC without groups whose convolutions are one, with a zero block, or two where that block is large.
+
+    On the CPU, channels last, all of it is one call for which the weights stay packed: as much memory again.
 
     Args:
         ffc: the layer it computes.
@@ -69,7 +75,7 @@ class InferenceFFC(nn.Module):
 
     def __init__(self, ffc: FFCNd) -> None:
         super().__init__()
-        self.in_local = ffc.in_local
+        self.in_local, self.out_local = ffc.in_local, ffc.out_local
         self.pad = ffc.pad
         weight = ffc.dense_weight()
         if ffc.convolves_from_sides:
@@ -79,17 +85,36 @@ class InferenceFFC(nn.Module):
             self.conv = _convolution(ffc, weight, ffc.bias)
             self.conv_global = None
         self.spectral = ffc.spectral
+        self._one_call = OneCall(keep_packed=True) if ffc.runs_in_one_call else None
+        self.relu = False  # whether the result goes through one
 
     def forward(self, x: Tensor) -> Tensor:
+        if self._one_call is not None:
+            of_global = None if self.conv_global is None else self.conv_global.weight
+            sources = (self.conv.weight, of_global, self.conv.bias)
+            y = self._one_call(x, self.pad, sources, self._paths, self.spectral)  # pyright: ignore
+            if y is not None:
+                return y
         if self.conv_global is None:
             y = self.conv(self.pad(x))
         else:
             y = self.conv(self.pad(x[:, : self.in_local]))
             y = add_to_local(y, self.conv_global(self.pad(x[:, self.in_local :])))
-        return y if self.spectral is None else self.spectral(x[:, self.in_local :], y)
+        if self.spectral is not None:
+            y = self.spectral(x[:, self.in_local :], y)
+        return F.relu(y, inplace=True) if self.relu else y
+
+    def _paths(self) -> Paths:
+        conv: Any = self.conv
+        local_in, local_out = self.in_local, self.out_local
+        from_local = conv.weight[:, :local_in]
+        of_global: Any = self.conv_global
+        g2l = conv.weight[:local_out, local_in:] if of_global is None else of_global.weight
+        weights = (from_local[:local_out], from_local[local_out:], g2l)
+        return Paths(*weights, conv.bias, conv.stride, self.pad.before, conv.dilation, self.relu)
 
 
-def _convolution(ffc: FFCNd, weight: Tensor, bias: Tensor | None = None) -> nn.Module:
+def _convolution(ffc: FFCNd, weight: Tensor, bias: Tensor | None = None) -> Any:
     geometry: dict[str, Any] = {name: getattr(ffc, name) for name in ("kernel_size", "stride", "dilation")}
     outputs, inputs = weight.shape[:2]
     conv = _CONVOLUTION_OF[type(ffc)](inputs, outputs, **geometry, padding=ffc.pad.rest, device="meta")
@@ -131,6 +156,23 @@ def _fold_norms(network: fx.GraphModule) -> None:
             continue
         node.replace_all_uses_with(before)
         network.graph.erase_node(node)
+    network.delete_all_unused_submodules()
+
+
+def _fold_relus(network: fx.GraphModule) -> None:
+    """Make each ReLU that alone reads the output of an FFC that runs once a part of it."""
+    modules = dict(network.named_modules())
+    targets = [node.target for node in network.graph.nodes if node.op == "call_module"]
+    for node in list(network.graph.nodes):
+        before = node.args[0] if node.args else None
+        of_module = node.op == "call_module" and type(modules[str(node.target)]) is nn.ReLU
+        if not (of_module or node.target is F.relu) or not isinstance(before, fx.Node):
+            continue
+        ffc = modules.get(str(before.target)) if before.op == "call_module" else None
+        if isinstance(ffc, InferenceFFC) and len(before.users) == 1 and targets.count(before.target) == 1:
+            ffc.relu = True
+            node.replace_all_uses_with(before)
+            network.graph.erase_node(node)
     network.delete_all_unused_submodules()
 
 

@@ -151,7 +151,7 @@ def test_nan_and_infinity_are_seen() -> None:
 def test_types_that_differ_are_refused_by_torch() -> None:
     model = transform((3, 8)).eval()
     x, _ = maps((3, 8), (4, 4))
-    layers = model._layers_as_built()
+    layers = model.layers_as_built()
     assert layers is not None
     assert fused.spectral_transform(x.float(), None, layers, model.conv2.weight) is None
     with pytest.raises(RuntimeError, match=r"dtype|type"):

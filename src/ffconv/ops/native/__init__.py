@@ -1,12 +1,15 @@
 """Fourier transforms and Spectral Transforms on the CPU, compiled on first use by the machine's compiler."""
 
+from ffconv.ops.native.convolution import Convolution, Paths
 from ffconv.ops.native.inference import spectral_transform
 from ffconv.ops.native.training import Gradients, Layer, backward, forward
 from ffconv.ops.native.transforms import are_rows_adjacent, available, irfft2, rfft2, rows_adjacent, suits
 
 __all__ = [
+    "Convolution",
     "Gradients",
     "Layer",
+    "Paths",
     "are_rows_adjacent",
     "available",
     "backward",

@@ -1,15 +1,14 @@
 // A Spectral Transform in inference, image by image: what it computes of one image stays in the core's cache.
 //
 // Rows are transformed two at a time as they are made. A column is transformed for all channels, mixed and
-// transformed back before the next one, so that neither spectrum is ever whole in memory. The last step
-// transforms rows back, adds the parts, and mixes them into the result.
+// transformed back before the next one, so that neither spectrum is ever whole in memory. Rows are transformed back
+// and added to h, which the last step mixes into the result; the convolutions of an FFC make that result right before.
 
 #pragma once
 
 #include <cmath>
 
-#include "planes.hpp"
-#include "products.hpp"
+#include "convolution.hpp"
 
 namespace {
 
@@ -35,6 +34,9 @@ struct SpectralTransformJob {
   int64_t add;                // to what y holds
   NormedLayer<T> first, unit, local;  // local.weight null: no Local Fourier Unit
   const T* last;
+  const ConvolutionJob<T>* around;  // null: the Spectral Transform alone
+  char* packed;       // memory that keeps the packed weights for the next call of the same sizes, or null
+  int64_t is_packed;  // whether they are there already
 };
 
 // What all threads share: the shapes, and the packed weights, whose order is that of the planes and which hold
@@ -45,24 +47,22 @@ struct Network {
   const int64_t cut;  // channels of the map whose quadrants the Local Fourier Unit takes
   const Planes<T, LANES> whole, quadrants;
   Packed<T> first, unit, local, last;
+  Convolutions<T> around;
 
   Network(const SpectralTransformJob<T>& job, Pieces& pieces)
       : job(job),
         cut((job.C + 3) / 4),
         whole(job.C, job.C, job.H, job.W),
         quadrants(4 * cut, job.C, (job.H + 1) / 2, (job.W + 1) / 2),
-        first(packed(alone() ? 0 : job.C, job.C_in, pieces)),
-        unit(packed(mixed_width(), 2 * LANES * whole.blocks, pieces)),
-        local(packed(has_local() ? mixed_width() : 0, 2 * LANES * quadrants.blocks, pieces)),
-        last(packed(alone() ? 0 : job.C_out, job.C, pieces)) {}
+        first(Packed<T>::of(alone() ? 0 : job.C, job.C_in, pieces)),
+        unit(Packed<T>::of(mixed_width(), 2 * LANES * whole.blocks, pieces)),
+        local(Packed<T>::of(has_local() ? mixed_width() : 0, 2 * LANES * quadrants.blocks, pieces)),
+        last(Packed<T>::of(alone() ? 0 : job.C_out, job.C, pieces)),
+        around(job.around, pieces) {}
 
   bool alone() const { return !job.first.weight; }  // the Fourier Unit
   bool has_local() const { return job.local.weight; }
   int64_t mixed_width() const { return 2 * LANES * Planes<T, LANES>::of(job.C); }
-
-  static Packed<T> packed(int64_t columns, int64_t depth, Pieces& pieces) {
-    return Packed<T>(columns, depth, pieces.take<T>(Packed<T>::size(columns, depth)));
-  }
 
   void pack(const Team& team) {
     const auto in_order = [](int64_t k) { return k; };
@@ -77,6 +77,7 @@ struct Network {
     team.each(last.panels(), [&](int64_t panel) {
       last.pack(panel, job.C, [&](int64_t c) { return PackedColumn<T>{job.last + c * job.C, 1, 0}; }, in_order);
     });
+    around.pack(team);
     team.wait();
   }
 
@@ -88,8 +89,10 @@ struct Network {
       if (real >= 2 * job.C) return PackedColumn<T>{};
       return PackedColumn<T>{layer.weight + real * 2 * planes.C, layer.scale(real) * there * back, layer.shift(real) * back};
     };
-    team.each(weight.panels(),
-              [&](int64_t panel) { weight.pack(panel, 2 * planes.C, column, Planes<T, LANES>::place_of); });
+    team.each(weight.panels(), [&](int64_t panel) {
+      if (2 * planes.C < weight.depth) weight.clear(panel);
+      weight.pack(panel, 2 * planes.C, column, Planes<T, LANES>::place_of);
+    });
   }
 };
 
@@ -121,12 +124,12 @@ class ImageTransform {
         lines(std::max(job.H, job.W), pieces),
         opened(pieces.take<T>(std::max(network.whole.group_size(), network.quadrants.group_size()))),
         mixed(pieces.take<T>(std::max(network.whole.group_size(), network.quadrants.group_size()))),
-        sums(pieces.take<T>(2 * job.W * std::max(job.C, 4 * network.cut))) {}
+        quadrants(pieces.take<T>(network.has_local() ? 2 * network.quadrants.W * 4 * network.cut : 0)) {}
 
   void run(int64_t n, const Maps<T, LANES>& maps, const Team& team) const {
     const bool local = network.has_local();
     const int64_t pairs = (job.H + 1) / 2, local_pairs = (maps.quadrants.H + 1) / 2;
-    const int64_t group = maps.whole.group(), groups = (maps.whole.Wf + group - 1) / group;
+    const int64_t group = group_for(maps.whole, team), groups = (maps.whole.Wf + group - 1) / group;
     team.each(pairs, [&](int64_t pair) { enter(n, maps, 2 * pair); });
     team.wait();
     team.each(groups + (local ? local_pairs : 0), [&](int64_t task) {
@@ -137,18 +140,53 @@ class ImageTransform {
     });
     team.wait();
     if (local) {
-      const int64_t few = maps.quadrants.group();
+      const int64_t few = group_for(maps.quadrants, team);
       team.each((maps.quadrants.Wf + few - 1) / few,
                 [&](int64_t task) { mix(maps.quadrants, network.local, task * few, few); });
       team.wait();
       team.each(local_pairs, [&](int64_t pair) { close_quadrants(maps, 2 * pair); });
       team.wait();
     }
-    team.each(pairs, [&](int64_t pair) { leave(n, maps, 2 * pair); });
+    team.each(pairs, [&](int64_t pair) { network.alone() ? close(n, maps, 2 * pair) : close_and_add(maps, 2 * pair); });
+    team.wait();
+    if (network.alone()) return;
+    const Packed<T>& last = network.last;
+    if (network.around) {
+      each_block(team, network.around.panels(), [&](int64_t row, int64_t end, int64_t panel, int64_t panels) {
+        network.around.rows(n, row, end, panel, panels);
+        if (team.size == 1) leave(n, maps, row, end, 0, last.panels());
+      });
+      team.wait();
+      if (team.size == 1) return;
+    }
+    each_block(team, last.panels(), [&](int64_t row, int64_t end, int64_t panel, int64_t panels) {
+      leave(n, maps, row, end, panel, panels);
+    });
     team.wait();
   }
 
  private:
+  static constexpr int64_t PIXELS_AT_ONCE = 112;
+
+  // Blocks of the result: so many rows that they stay in the cache while all panels pass. A team shares out the panels,
+  // so that each weight is read once, and where they are few the rows, too.
+  template <typename Work>
+  void each_block(const Team& team, int64_t panels, Work work) const {
+    const bool alone = team.size == 1;
+    const int64_t chunks = alone ? (job.H * job.W + PIXELS_AT_ONCE - 1) / PIXELS_AT_ONCE
+                                 : panels % team.size ? (4 * team.size + panels - 1) / panels : 1;
+    const int64_t rows = (job.H + chunks - 1) / chunks, width = alone ? panels : 1;
+    const int64_t blocks = (job.H + rows - 1) / rows * (panels / width);
+    team.each(blocks, [&](int64_t block) {
+      const int64_t row = block / (panels / width) * rows, panel = block % (panels / width) * width;
+      work(row, std::min(row + rows, job.H), panel, panel + width);
+    });
+  }
+
+  static int64_t group_for(const Planes<T, LANES>& planes, const Team& team) {
+    return std::min(planes.group(), (planes.Wf + team.size - 1) / team.size);
+  }
+
   // h, and the spectra of its rows.
   void enter(int64_t n, const Maps<T, LANES>& maps, int64_t row) const {
     const int64_t rows = std::min<int64_t>(2, job.H - row), W = job.W, C = job.C;
@@ -156,7 +194,7 @@ class ImageTransform {
     const T* x = job.x + n * at.image + row * at.row;
     if (network.alone()) return lines.open_rows(maps.whole, row, x, rows > 1 ? x + at.row : nullptr, at.pixel);
     T* h = maps.h + row * W * C;
-    multiply_all<Finish::SHIFT_RELU>(x, at.pixel, rows * W, network.first, h, C);
+    multiply_all(SHIFT | RELU, x, at.pixel, rows * W, network.first, h, C);
     lines.open_rows(maps.whole, row, h, rows > 1 ? h + W * C : nullptr, C);
   }
 
@@ -169,9 +207,9 @@ class ImageTransform {
         for (int64_t part = 0; part < 4; ++part) {
           const int64_t h = std::min(part % 2 * planes.H + row + r, job.H - 1);
           const T* from = maps.h + (h * job.W + std::min(part / 2 * planes.W + w, job.W - 1)) * job.C;
-          std::copy_n(from, cut, sums + (r * planes.W + w) * width + part * cut);
+          std::copy_n(from, cut, quadrants + (r * planes.W + w) * width + part * cut);
         }
-    lines.open_rows(planes, row, sums, rows > 1 ? sums + planes.W * width : nullptr, width);
+    lines.open_rows(planes, row, quadrants, rows > 1 ? quadrants + planes.W * width : nullptr, width);
   }
 
   void mix(const Planes<T, LANES>& planes, const Packed<T>& weight, int64_t first, int64_t columns) const {
@@ -179,7 +217,7 @@ class ImageTransform {
     for (int64_t k = first; k < end; ++k)
       lines.template column<false>(planes, planes.blocks, planes.at(k, 0), width, opened + (k - first) * H * width,
                                    width);
-    multiply_all<Finish::SHIFT_RELU>(opened, width, (end - first) * H, weight, mixed, width);
+    multiply_all(SHIFT | RELU, opened, width, (end - first) * H, weight, mixed, width);
     for (int64_t k = first; k < end; ++k)
       lines.template column<true>(planes, network.whole.blocks, mixed + (k - first) * H * width, width,
                                   planes.at(k, 0), width);
@@ -192,51 +230,60 @@ class ImageTransform {
     });
   }
 
-  // The sum of the parts, and its mixing.
-  void leave(int64_t n, const Maps<T, LANES>& maps, int64_t row) const {
-    const int64_t rows = std::min<int64_t>(2, job.H - row), W = job.W, C = job.C;
-    const Planes<T, LANES>& quadrants = maps.quadrants;
-    const bool local = network.has_local();
+  void close(int64_t n, const Maps<T, LANES>& maps, int64_t row) const {
     const Layout& at = job.y_layout;
     T* y = job.y + n * at.image + row * at.row;
-    if (network.alone())
-      return lines.close_rows(maps.whole, C, row, [&](int64_t r, int64_t w, int64_t channel, int64_t count, V value) {
-        store<T, LANES>(value, y + r * at.row + w * at.pixel + channel, count);
-      });
-    const T* h = maps.h + row * W * C;
-    const T* tiles[] = {maps.tiles + row % quadrants.H * quadrants.W * C,
-                        maps.tiles + (row + 1) % quadrants.H * quadrants.W * C};
-    lines.close_rows(maps.whole, C, row, [&](int64_t r, int64_t w, int64_t channel, int64_t count, V value) {
-      const int64_t place = (r * W + w) * C + channel;
-      value += load<T, LANES>(h + place, count);
-      const int64_t tile = w < quadrants.W ? w : w - quadrants.W;
-      if (local) value += load<T, LANES>(tiles[r] + tile * C + channel, count);
-      store<T, LANES>(value, sums + place, count);
+    lines.close_rows(maps.whole, job.C, row, [&](int64_t r, int64_t w, int64_t channel, int64_t count, V value) {
+      store<T, LANES>(value, y + r * at.row + w * at.pixel + channel, count);
     });
-    if (job.add)
-      multiply_all<Finish::ADD>(sums, C, rows * W, network.last, y, at.pixel);
-    else
-      multiply_all<Finish::STORE>(sums, C, rows * W, network.last, y, at.pixel);
+  }
+
+  // To h the parts are added.
+  void close_and_add(const Maps<T, LANES>& maps, int64_t row) const {
+    const int64_t W = job.W, C = job.C;
+    const Planes<T, LANES>& quarter = maps.quadrants;
+    const bool local = network.has_local();
+    T* h = maps.h + row * W * C;
+    const T* tiles[] = {maps.tiles + row % quarter.H * quarter.W * C, maps.tiles + (row + 1) % quarter.H * quarter.W * C};
+    lines.close_rows(maps.whole, C, row, [&](int64_t r, int64_t w, int64_t channel, int64_t count, V value) {
+      T* sum = h + (r * W + w) * C + channel;
+      value += load<T, LANES>(sum, count);
+      const int64_t tile = w < quarter.W ? w : w - quarter.W;
+      if (local) value += load<T, LANES>(tiles[r] + tile * C + channel, count);
+      store<T, LANES>(value, sum, count);
+    });
+  }
+
+  // Rows of the result, from `row` to before `end`, and so of the panels.
+  void leave(int64_t n, const Maps<T, LANES>& maps, int64_t row, int64_t end, int64_t panel, int64_t panels) const {
+    const Layout& at = job.y_layout;
+    T* y = job.y + n * at.image + row * at.row;
+    const unsigned finish = (job.add ? ADD : STORE) | (network.around.relu() ? RELU : STORE);
+    multiply_all(finish, maps.h + row * job.W * job.C, job.C, (end - row) * job.W, network.last, y, at.pixel, panel,
+                 panels);
   }
 
   const Network<T, LANES>& network;
   const SpectralTransformJob<T>& job;
   const Lines<T, LANES> lines;
-  T *const opened, *const mixed, *const sums;
+  T *const opened, *const mixed, *const quadrants;
 };
 
 template <typename T, int LANES>
 void run_images(const SpectralTransformJob<T>& job) {
   static thread_local Scratch of_team, of_thread;
-  Pieces counted{nullptr};
-  Maps<T, LANES>(Network<T, LANES>(job, counted), counted);
-  Pieces shared{of_team.of(counted.used)};
-  Network<T, LANES> network(job, shared);
-  const Maps<T, LANES> team_maps(network, shared);
+  Pieces weights{nullptr}, maps_needed{nullptr};
+  Maps<T, LANES>(Network<T, LANES>(job, weights), maps_needed);
+  const int64_t scratch = job.packed ? 0 : weights.used;
+  char* const shared = of_team.of(scratch + maps_needed.used);
+  weights = {job.packed ? job.packed : shared};
+  Network<T, LANES> network(job, weights);
+  Pieces of_maps{shared + scratch};
+  const Maps<T, LANES> team_maps(network, of_maps);
 #pragma omp parallel
   {
     const Team all{omp_get_thread_num(), omp_get_num_threads()};
-    network.pack(all);
+    if (!job.is_packed) network.pack(all);
     Pieces needed{nullptr};
     ImageTransform<T, LANES>(network, needed), Maps<T, LANES>(network, needed);
     Pieces own{of_thread.of(needed.used)};
@@ -252,6 +299,16 @@ void run_images(const SpectralTransformJob<T>& job) {
 template <typename T, int LANES>
 void run_spectral_transform(const SpectralTransformJob<T>& job) {
   job.C > LANES / 2 ? run_images<T, LANES>(job) : run_images<T, LANES / 2>(job);
+}
+
+template <typename T, int LANES>
+int64_t packed_bytes(const SpectralTransformJob<T>& job) {
+  Pieces needed{nullptr};
+  if (job.C > LANES / 2)
+    Network<T, LANES>(job, needed);
+  else
+    Network<T, LANES / 2>(job, needed);
+  return needed.used;
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-"""The whole Spectral Transform in inference, or a Fourier Unit alone, as one call of the compiled library."""
+"""A Spectral Transform in inference, or a Fourier Unit alone, as one call of the compiled library."""
 
 from __future__ import annotations
 
@@ -15,31 +15,29 @@ from ffconv.ops.native.transforms import REAL_NAMES, Layout, are_rows_adjacent, 
 _POINTERS = ("weight", "gamma", "beta", "mean", "var")
 
 
-def _structures(real: type) -> tuple[type[ctypes.Structure], type[ctypes.Structure]]:
+@functools.cache
+def structures(dtype: torch.dtype) -> tuple[Any, Any]:
+    """Those of inference.hpp for this type: a normed layer, and the job."""
+    real = getattr(ctypes, f"c_{REAL_NAMES[dtype]}")
+
     class NormedLayer(ctypes.Structure):
-        """The structure of the same name in inference.hpp."""
+        """The structure of the same name."""
 
         _fields_ = [*((name, ctypes.c_void_p) for name in _POINTERS), ("eps", real)]
 
     class SpectralTransformJob(ctypes.Structure):
-        """The structure of the same name in inference.hpp."""
+        """The structure of the same name."""
 
         _fields_ = [
             *((name, ctypes.c_void_p) for name in ("x", "y")),
             *((name, Layout) for name in ("x_layout", "y_layout")),
             *((name, ctypes.c_int64) for name in ("N", "H", "W", "C_in", "C", "C_out", "add")),
             *((name, NormedLayer) for name in ("first", "unit", "local")),
-            ("last", ctypes.c_void_p),
+            *((name, ctypes.c_void_p) for name in ("last", "around", "packed")),
+            ("is_packed", ctypes.c_int64),
         ]
 
     return NormedLayer, SpectralTransformJob
-
-
-@functools.cache
-def _calls(dtype: torch.dtype) -> tuple[Any, Any, Any]:
-    """The structures, and the function that takes them."""
-    structures = _structures(getattr(ctypes, f"c_{REAL_NAMES[dtype]}"))
-    return *structures, compiled("spectral_transform", dtype)
 
 
 def spectral_transform(
@@ -59,31 +57,46 @@ def spectral_transform(
         x (N, C_in, H, W), onto (N, C, H, W) -> (N, C, H, W); without onto (N, C_out, H, W), channels last in
         memory.
     """
-    C_out, C = x.shape[1:2] * 2 if weight is None else weight.shape[:2]
-    if onto is not None and not are_rows_adjacent(onto):
+    C_out = x.shape[1] if weight is None else weight.shape[0]
+    if onto is None:
+        N, _, H, W = x.shape
+        y = x.new_empty(N, H, W, C_out).permute(0, 3, 1, 2)
+        _run(x, y, layers, eps, weight, add=False)
+        return y
+    if are_rows_adjacent(onto):
+        _run(x, onto[:, onto.shape[1] - C_out :], layers, eps, weight, add=True)
+    else:
         onto[:, onto.shape[1] - C_out :] += spectral_transform(x, None, layers, eps, weight)
-        return onto
+    return onto
+
+
+def _run(
+    x: Tensor, y: Tensor, layers: Sequence[Tensor], eps: Sequence[float], weight: Tensor | None, *, add: bool
+) -> None:
     x = rows_adjacent(x)
-    N, C_in, H, W = x.shape
-    y = x.new_empty(N, H, W, C_out).permute(0, 3, 1, 2) if onto is None else onto
     # Kept until the call is over: a weight may be a copy.
     tensors = [tensor.contiguous() for tensor in layers]
     last = None if weight is None else weight.contiguous()
-    normed_layer, job, function = _calls(x.dtype)
-    addresses = [tensor.data_ptr() for tensor in tensors]
-    structures = [normed_layer(*addresses[5 * i : 5 * i + 5], value) for i, value in enumerate(eps)]
-    if last is None:
-        structures.insert(0, normed_layer())
-    if len(structures) == 2:
-        structures.append(normed_layer())
-    call = job(
-        x.data_ptr(),
-        y.data_ptr() + (y.shape[1] - C_out) * y.element_size(),
-        Layout.of(x),
-        Layout.of(y),
-        *(N, H, W, C_in, C, C_out, onto is not None),
-        *structures,
-        None if last is None else last.data_ptr(),
-    )
-    function(ctypes.byref(call))
-    return y
+    job = spectral_transform_job(x, tensors, eps, last)
+    job.N, job.add = x.shape[0], add
+    job.x, job.x_layout = x.data_ptr(), Layout.of(x)
+    job.y, job.y_layout = y.data_ptr(), Layout.of(y)
+    compiled("spectral_transform", x.dtype)(ctypes.byref(job))
+
+
+def spectral_transform_job(
+    x: Tensor, layers: Sequence[Tensor], eps: Sequence[float], weight: Tensor | None
+) -> Any:
+    """All of a job but its maps, which are such as x; the other tensors must be contiguous."""
+    _, C_in, H, W = x.shape
+    C_out, C = (C_in, C_in) if weight is None else weight.shape[:2]
+    normed_layer, job = structures(x.dtype)
+    addresses = [tensor.data_ptr() for tensor in layers]
+    normed = [normed_layer(*addresses[5 * i : 5 * i + 5], value) for i, value in enumerate(eps)]
+    if weight is None:
+        normed.insert(0, normed_layer())
+    if len(normed) == 2:
+        normed.append(normed_layer())
+    first, unit, local = normed
+    last = None if weight is None else weight.data_ptr()
+    return job(H=H, W=W, C_in=C_in, C=C, C_out=C_out, first=first, unit=unit, local=local, last=last)

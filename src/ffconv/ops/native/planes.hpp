@@ -30,19 +30,6 @@ struct Team {
   }
 };
 
-// Hands out aligned pieces of a memory; of none, it only counts them.
-struct Pieces {
-  char* start;
-  int64_t used = 0;
-
-  template <typename T>
-  T* take(int64_t values) {
-    T* piece = reinterpret_cast<T*>(start + used);
-    used += (values * int64_t(sizeof(T)) + Scratch::ALIGNMENT - 1) / Scratch::ALIGNMENT * Scratch::ALIGNMENT;
-    return piece;
-  }
-};
-
 // Half spectra of all rows or of the whole plane, by columns: C real channels become blocks of LANES real and
 // LANES imaginary parts.
 template <typename T, int LANES>

@@ -17,8 +17,8 @@ constexpr int VECTOR_BYTES = 32, TILE_ROWS = 6;  // 12 of 16
 constexpr int VECTOR_BYTES = 16, TILE_ROWS = 6;
 #endif
 
-// What becomes of a product: it is stored, added to what is there, or stored after a shift and a ReLU.
-enum class Finish { STORE, ADD, SHIFT_RELU };
+// What becomes of a product: it is stored, with what is there and the columns' shifts added, and after a ReLU.
+enum Finish : unsigned { STORE = 0, ADD = 1, SHIFT = 2, RELU = 4 };
 
 // The weights of one column of a product, their factor, and its shift.
 template <typename T>
@@ -34,7 +34,7 @@ struct Packed {
   static constexpr int LANES = VECTOR_BYTES / sizeof(T), WIDTH = 2 * LANES;
   int64_t columns, depth;
   T* values;
-  T* shift;  // one a column, for Finish::SHIFT_RELU
+  T* shift;  // one a column, for SHIFT
 
   int64_t panels() const { return (columns + WIDTH - 1) / WIDTH; }
   static int64_t size(int64_t columns, int64_t depth) { return (columns + WIDTH - 1) / WIDTH * WIDTH * (depth + 1); }
@@ -42,15 +42,22 @@ struct Packed {
   Packed(int64_t columns, int64_t depth, T* memory)
       : columns(columns), depth(depth), values(memory), shift(memory + panels() * WIDTH * depth) {}
 
-  // Fills one panel. `column(number)` says what a column is made of, `place(k)` where its value k goes; places
-  // that nothing goes to are zero.
+  static Packed of(int64_t columns, int64_t depth, Pieces& pieces) {
+    return Packed(columns, depth, pieces.take<T>(size(columns, depth)));
+  }
+
+  T* panel(int64_t number) const { return values + number * WIDTH * depth; }
+
+  void clear(int64_t number) { std::fill_n(panel(number), WIDTH * depth, T(0)); }
+
+  // Fills `length` of the depth of one panel. `column(number)` says what a column is made of, `place(k)` where its
+  // value k goes.
   template <typename Column, typename Place>
-  void pack(int64_t panel, int64_t length, Column column, Place place) {
+  void pack(int64_t number, int64_t length, Column column, Place place) {
     using V = typename Vector<T, LANES>::type;
-    T* to = values + panel * WIDTH * depth;
-    if (length < depth) std::fill_n(to, WIDTH * depth, T(0));
+    T* to = panel(number);
     for (int64_t half = 0; half < 2; ++half, to += LANES) {
-      const int64_t first = panel * WIDTH + half * LANES;
+      const int64_t first = number * WIDTH + half * LANES;
       const T* rows[LANES];
       V scale{}, shifts{};
       for (int64_t lane = 0; lane < LANES; ++lane) {
@@ -71,32 +78,58 @@ struct Packed {
   }
 };
 
-template <Finish FINISH, typename T, int ROWS, int VECTORS>
-inline void product_tile(const T* a, int64_t a_row, const T* panel, int64_t depth, const T* shift, T* c, int64_t c_row,
-                         int64_t columns) {
+// A part of a product's depth: `a` is so far on, and the panel begins at value `start` of each column.
+struct Part {
+  int64_t a, start;
+};
+
+// Rows of `a` times one panel, in parts of the same depth each, to rows of `c`.
+template <typename T>
+struct Product {
+  const T* a;
+  int64_t a_row;
+  const Part *parts, *parts_end;
+  int64_t depth;
+  const T *panel, *shift;
+  T* c;
+  int64_t c_row, columns;
+  unsigned finish;
+  bool first_panel;  // the next tile is not in the cache yet
+};
+
+template <typename T, int ROWS, int VECTORS>
+void product_tile(const Product<T>& of, const T* a, T* c) {
   constexpr int LANES = Packed<T>::LANES;
   using V = typename Vector<T, LANES>::type;
+  const int64_t a_row = of.a_row, c_row = of.c_row;
   V sum[ROWS][VECTORS];
-#pragma GCC unroll 16
-  for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 2
-    for (int v = 0; v < VECTORS; ++v) {
-      sum[r][v] = FINISH == Finish::SHIFT_RELU ? load<T, LANES>(shift + v * LANES, LANES) : V{};
-      if (FINISH == Finish::ADD) __builtin_prefetch(c + r * c_row + v * LANES, 1);
+  for (int v = 0; v < VECTORS; ++v) {
+    const V start = of.finish & SHIFT ? load<T, LANES>(of.shift + v * LANES, LANES) : V{};
+#pragma GCC unroll 16
+    for (int r = 0; r < ROWS; ++r) {
+      sum[r][v] = start;
+      __builtin_prefetch(c + r * c_row + v * LANES, 1);
     }
-  for (int64_t start = 0; start < depth; start += LANES) {
+  }
+  for (const Part* part = of.parts; part < of.parts_end; ++part) {
+    const T *left = a + part->a, *panel = of.panel + part->start * Packed<T>::WIDTH;
+    const bool ahead = of.first_panel && part + 1 == of.parts_end;
+    for (int64_t start = 0; start < of.depth; start += LANES) {
+      if (ahead)
 #pragma GCC unroll 16
-    for (int r = 0; r < ROWS; ++r) __builtin_prefetch(a + (ROWS + r) * a_row + start);  // of the next tile
-    const int64_t end = std::min<int64_t>(start + LANES, depth);
-    for (int64_t k = start; k < end; ++k) {
-      V b[VECTORS];
+        for (int r = 0; r < ROWS; ++r) __builtin_prefetch(left + (ROWS + r) * a_row + start);  // of the next tile
+      const int64_t end = std::min<int64_t>(start + LANES, of.depth);
+      for (int64_t k = start; k < end; ++k) {
+        V right[VECTORS];
 #pragma GCC unroll 2
-      for (int v = 0; v < VECTORS; ++v) b[v] = load<T, LANES>(panel + (2 * k + v) * LANES, LANES);
+        for (int v = 0; v < VECTORS; ++v) right[v] = load<T, LANES>(panel + (2 * k + v) * LANES, LANES);
 #pragma GCC unroll 16
-      for (int r = 0; r < ROWS; ++r) {
-        const V value = a[r * a_row + k] - V{};  // in all lanes
+        for (int r = 0; r < ROWS; ++r) {
+          const V value = left[r * a_row + k] - V{};  // in all lanes
 #pragma GCC unroll 2
-        for (int v = 0; v < VECTORS; ++v) sum[r][v] += value * b[v];
+          for (int v = 0; v < VECTORS; ++v) sum[r][v] += value * right[v];
+        }
       }
     }
   }
@@ -106,44 +139,45 @@ inline void product_tile(const T* a, int64_t a_row, const T* panel, int64_t dept
     for (int v = 0; v < VECTORS; ++v) {
       V value = sum[r][v];
       T* to = c + r * c_row + v * LANES;
-      if (FINISH == Finish::ADD) value += load<T, LANES>(to, columns - v * LANES);
-      if (FINISH == Finish::SHIFT_RELU) value = value < V{} ? V{} : value;  // which keeps NaN, as ReLU does
-      store<T, LANES>(value, to, columns - v * LANES);
+      if (of.finish & ADD) value += load<T, LANES>(to, of.columns - v * LANES);
+      if (of.finish & RELU) value = value < V{} ? V{} : value;  // which keeps NaN, as ReLU does
+      store<T, LANES>(value, to, of.columns - v * LANES);
     }
 }
 
-template <Finish FINISH, typename T, int VECTORS>
-void product_panel(const T* a, int64_t a_row, int64_t rows, const T* panel, int64_t depth, const T* shift, T* c,
-                   int64_t c_row, int64_t columns) {
-  const auto tiles = [&](auto tile, int size) {
-    for (; rows >= size; rows -= size, a += size * a_row, c += size * c_row)
-      tile(a, a_row, panel, depth, shift, c, c_row, columns);
-  };
-  tiles(product_tile<FINISH, T, TILE_ROWS, VECTORS>, TILE_ROWS);
-  if (TILE_ROWS > 8) tiles(product_tile<FINISH, T, 8, VECTORS>, 8);
-  tiles(product_tile<FINISH, T, 4, VECTORS>, 4);
-  tiles(product_tile<FINISH, T, 1, VECTORS>, 1);
+// The tiles of 0, 1, ... TILE_ROWS rows.
+template <typename T, int VECTORS, int... ROWS>
+void product_rows(const Product<T>& of, int64_t rows, std::integer_sequence<int, ROWS...>) {
+  using Tile = void (*)(const Product<T>&, const T*, T*);
+  static constexpr Tile TILES[] = {product_tile<T, ROWS + 1, VECTORS>...};
+  for (int64_t row = 0; row < rows; row += TILE_ROWS)
+    TILES[std::min<int64_t>(TILE_ROWS, rows - row) - 1](of, of.a + row * of.a_row, of.c + row * of.c_row);
 }
 
-// `rows` pixels of `a` times one panel of the weight, to those of `c`, whose first column is the weight's.
-template <Finish FINISH, typename T>
-void multiply(const T* a, int64_t a_row, int64_t rows, const Packed<T>& weight, int64_t panel, T* c, int64_t c_row) {
-  constexpr int WIDTH = Packed<T>::WIDTH;
-  const int64_t first = panel * WIDTH, columns = std::min<int64_t>(WIDTH, weight.columns - first);
-  const T *values = weight.values + first * weight.depth, *shift = weight.shift + first;
-  if (columns > Packed<T>::LANES)
-    product_panel<FINISH, T, 2>(a, a_row, rows, values, weight.depth, shift, c + first, c_row, columns);
-  else
-    product_panel<FINISH, T, 1>(a, a_row, rows, values, weight.depth, shift, c + first, c_row, columns);
+// `rows` pixels of `a` times one panel of the weight, in such parts, to those of `c`, whose first column is the
+// weight's.
+template <typename T>
+void multiply(unsigned finish, const T* a, int64_t a_row, int64_t rows, const Packed<T>& weight, int64_t panel,
+              const Part* parts, const Part* parts_end, int64_t depth, T* c, int64_t c_row) {
+  const int64_t first = panel * Packed<T>::WIDTH, columns = std::min<int64_t>(Packed<T>::WIDTH, weight.columns - first);
+  const Product<T> of{a, a_row, parts, parts_end, depth, weight.panel(panel), weight.shift + first, c + first, c_row,
+                      columns, finish, panel == 0};
+  constexpr std::make_integer_sequence<int, TILE_ROWS> SIZES;
+  columns > Packed<T>::LANES ? product_rows<T, 2>(of, rows, SIZES) : product_rows<T, 1>(of, rows, SIZES);
 }
 
-// The whole product, by so many rows that they stay in the cache while the panels pass.
-template <Finish FINISH, typename T>
-void multiply_all(const T* a, int64_t a_row, int64_t rows, const Packed<T>& weight, T* c, int64_t c_row) {
+// The product with panels from `panel` to before `end`, by default with all, by so many rows that they stay in the cache
+// while the panels pass.
+template <typename T>
+void multiply_all(unsigned finish, const T* a, int64_t a_row, int64_t rows, const Packed<T>& weight, T* c,
+                  int64_t c_row, int64_t panel = 0, int64_t end = -1) {
   constexpr int64_t CHUNK = 8 * TILE_ROWS;
+  const Part whole{0, 0};
+  if (end < 0) end = weight.panels();
   for (int64_t row = 0; row < rows; row += CHUNK)
-    for (int64_t panel = 0; panel < weight.panels(); ++panel)
-      multiply<FINISH, T>(a + row * a_row, a_row, std::min(CHUNK, rows - row), weight, panel, c + row * c_row, c_row);
+    for (int64_t p = panel; p < end; ++p)
+      multiply(finish, a + row * a_row, a_row, std::min(CHUNK, rows - row), weight, p, &whole, &whole + 1,
+               weight.depth, c + row * c_row, c_row);
 }
 
 }  // namespace

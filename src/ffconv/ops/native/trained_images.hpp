@@ -44,7 +44,7 @@ class TrainedImages {
     if (network.alone()) return;
     each_pair(team, job.H, [&](int64_t row, int64_t count) {
       T* to = job.first.read + (n * network.pixels() + row * job.W) * channels;
-      multiply_all<Finish::STORE>(x_at(n, row), job.x_layout.pixel, count * job.W, network.first, to, channels);
+      multiply_all(STORE, x_at(n, row), job.x_layout.pixel, count * job.W, network.first, to, channels);
       if (job.first.by_batch) first_moments.add(to, count * job.W, channels);
     });
     team.wait();
@@ -67,9 +67,9 @@ class TrainedImages {
       if (network.alone()) return close_to(maps.whole, row, y, job.y_layout);
       sum_parts(n, maps, row, count);
       if (job.add)
-        multiply_all<Finish::ADD>(rows, channels, count * job.W, network.last, y, job.y_layout.pixel);
+        multiply_all(ADD, rows, channels, count * job.W, network.last, y, job.y_layout.pixel);
       else
-        multiply_all<Finish::STORE>(rows, channels, count * job.W, network.last, y, job.y_layout.pixel);
+        multiply_all(STORE, rows, channels, count * job.W, network.last, y, job.y_layout.pixel);
     });
     team.wait();
   }
@@ -84,7 +84,7 @@ class TrainedImages {
       T* grad = first_grad(n, row);
       prefetch(y, job.y_layout, job.C_out, count);
       sum_parts(n, maps, row, count);
-      multiply_all<Finish::STORE>(y, job.y_layout.pixel, pixels, network.last, grad, channels);
+      multiply_all(STORE, y, job.y_layout.pixel, pixels, network.last, grad, channels);
       grad_last.add(y, job.y_layout.pixel, rows, channels, pixels);
       lines.open_rows(maps.whole, row, grad, count > 1 ? grad + job.W * channels : nullptr, channels);
     });
@@ -134,7 +134,7 @@ class TrainedImages {
       prefetch(x_at(n, row), job.x_layout, job.C_in, count);
       network.first_norm.back(first_grad(n, row), first_read(n, row), pixels, rows);
       grad_first.add(rows, channels, x_at(n, row), job.x_layout.pixel, pixels);
-      multiply_all<Finish::STORE>(rows, channels, pixels, network.first, grad_x_at(n, row), job.C_in);
+      multiply_all(STORE, rows, channels, pixels, network.first, grad_x_at(n, row), job.C_in);
     });
     team.wait();
   }
@@ -224,7 +224,7 @@ class TrainedImages {
     each_group(team, planes, [&](int64_t first, int64_t number) {
       open_columns(planes, first, number);
       T* mixed_rows = layer.read + image + first * planes.H * mixed;
-      multiply_all<Finish::STORE>(opened, planes.width, number * planes.H, weight, mixed_rows, mixed);
+      multiply_all(STORE, opened, planes.width, number * planes.H, weight, mixed_rows, mixed);
       if (layer.by_batch) moments.add(mixed_rows, number * planes.H, mixed);
     });
   }
@@ -316,7 +316,7 @@ class TrainedImages {
       open_columns(planes, first, number);
       norm.back(layer.grad + start, layer.read + start, number * H, closed);
       grad_weight.add(closed, mixed, opened, planes.width, number * H);
-      multiply_all<Finish::STORE>(closed, mixed, number * H, weight, opened, planes.width);
+      multiply_all(STORE, closed, mixed, number * H, weight, opened, planes.width);
       for (int64_t k = 0; k < number; ++k) {
         const int64_t column = first + k;
         T* from = opened + k * H * planes.width;

@@ -76,7 +76,7 @@ struct TrainedNetwork {
   static Packed<T> packed(bool backward, bool needed, int64_t columns, int64_t depth, Pieces& pieces) {
     if (!needed) columns = depth = 0;
     if (backward) std::swap(columns, depth);
-    return Packed<T>(columns, depth, pieces.take<T>(Packed<T>::size(columns, depth)));
+    return Packed<T>::of(columns, depth, pieces);
   }
 
   // The weights, and what is known of the norms.
@@ -97,6 +97,7 @@ struct TrainedNetwork {
       return channel < out ? PackedColumn<T>{weight + channel * in, scale, 0} : PackedColumn<T>{};
     };
     team.each(to.panels(), [&](int64_t panel) {
+      if ((backward ? out : in) < to.depth) to.clear(panel);
       backward ? pack_back<Order>(to, panel, weight, out, in, scale) : to.pack(panel, in, column, Order::place_of);
     });
   }
@@ -105,8 +106,7 @@ struct TrainedNetwork {
   template <typename Order>
   static void pack_back(Packed<T>& to, int64_t panel, const T* weight, int64_t out, int64_t in, T scale) {
     constexpr int WIDTH = Packed<T>::WIDTH;
-    T* values = to.values + panel * WIDTH * to.depth;
-    if (out < to.depth) std::fill_n(values, WIDTH * to.depth, T(0));
+    T* values = to.panel(panel);
     int64_t from[WIDTH];
     for (int j = 0; j < WIDTH; ++j) from[j] = Order::channel_at(panel * WIDTH + j);
     for (int64_t row = 0; row < out; ++row, weight += in) {

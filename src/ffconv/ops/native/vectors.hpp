@@ -95,4 +95,17 @@ class Scratch {
   int64_t size_ = 0;
 };
 
+// Hands out aligned pieces of a memory; of none, it only counts them.
+struct Pieces {
+  char* start;
+  int64_t used = 0;
+
+  template <typename T>
+  T* take(int64_t values) {
+    T* piece = reinterpret_cast<T*>(start + used);
+    used += (values * int64_t(sizeof(T)) + Scratch::ALIGNMENT - 1) / Scratch::ALIGNMENT * Scratch::ALIGNMENT;
+    return piece;
+  }
+};
+
 }  // namespace

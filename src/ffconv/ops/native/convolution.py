@@ -1,0 +1,175 @@
+"""A whole FFC in inference as one call of the compiled library."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ffconv.ops.native.inference import spectral_transform_job
+from ffconv.ops.native.transforms import Layout, compiled, rows_adjacent
+
+
+class Paths(NamedTuple):
+    """The ordinary convolutions of an FFC without groups, and what comes behind.
+
+    Shape:
+        l2l (C_out_l, C_in_l, *kernel), l2g (C_out_g, C_in_l, *kernel), g2l (C_out_l, C_in_g, *kernel), each
+        None where there is none, but not all three; bias (C_out,) or None.
+    """
+
+    l2l: Tensor | None
+    l2g: Tensor | None
+    g2l: Tensor | None
+    bias: Tensor | None
+    stride: Sequence[int]
+    padding: Sequence[int]  # zeros above and to the left
+    dilation: Sequence[int]
+    relu: bool = False
+
+    @property
+    def kernel(self) -> Sequence[int]:
+        """Height and width."""
+        return next(weight.shape[2:] for weight in self[:3] if weight is not None)
+
+    @property
+    def local_out(self) -> int:
+        """Local channels of the result."""
+        return next((weight.shape[0] for weight in (self.l2l, self.g2l) if weight is not None), 0)
+
+
+class _Axis(ctypes.Structure):
+    """The structure Axis in convolution.hpp."""
+
+    _fields_ = [
+        (name, ctypes.c_int64) for name in ("size", "outputs", "kernel", "stride", "padding", "dilation")
+    ]
+
+
+class _Filters(ctypes.Structure):
+    """The structure Filters in convolution.hpp."""
+
+    _fields_ = [("values", ctypes.c_void_p), ("output", ctypes.c_int64), ("tap", ctypes.c_int64)]
+
+    @classmethod
+    def of(cls, weight: Tensor | None) -> _Filters:
+        if weight is None:
+            return cls()
+        output, _, row, tap = weight.stride()
+        return cls(weight.data_ptr(), output, tap if weight.shape[3] > 1 else row)
+
+
+class _ConvolutionJob(ctypes.Structure):
+    """The structure ConvolutionJob in convolution.hpp."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("x", "y")),
+        *((name, Layout) for name in ("x_layout", "y_layout")),
+        *((name, _Axis) for name in ("height", "width")),
+        *((name, ctypes.c_int64) for name in ("local_in", "global_in", "local_out", "global_out")),
+        *((name, _Filters) for name in ("l2l", "g2l", "l2g")),
+        ("bias", ctypes.c_void_p),
+        ("relu", ctypes.c_int64),
+    ]
+
+
+class Convolution:
+    """An FFC made ready for maps of one size: its ordinary convolutions, and the Spectral Transform.
+
+    Args:
+        x: a map, padded as far as that is not by zeros.
+        pooled: its global channels as the Spectral Transform takes them, of the size of the result.
+        paths: the convolutions.
+        layers: as for :func:`spectral_transform`; so are eps and weight.
+        keep_packed: whether the weights stay packed from call to call, in as much memory again. Otherwise
+            each call reads them anew.
+    Shape:
+        x (N, C_in, H, W), pooled (N, C_in_g, H_out, W_out) -> (N, C_out, H_out, W_out), channels last in
+        memory.
+    """
+
+    def __init__(
+        self,
+        x: Tensor,
+        pooled: Tensor,
+        paths: Paths,
+        layers: Sequence[Tensor],
+        eps: Sequence[float],
+        weight: Tensor,
+        *,
+        keep_packed: bool = False,
+    ) -> None:
+        given = [*paths[:4], *layers, weight]
+        convolutions = [None if path is None else _taps_adjacent(path) for path in paths[:3]]
+        rest = [None if tensor is None else tensor.contiguous() for tensor in given[3:]]
+        self._kept: list[Any] = [*convolutions, *rest]
+        # What had to be copied would not follow the weights.
+        self.copies = any(
+            kept is not None and kept.data_ptr() != tensor.data_ptr()  # pyright: ignore[reportOptionalMemberAccess]
+            for kept, tensor in zip(self._kept, given, strict=True)
+        )
+        l2l, l2g, g2l = map(_Filters.of, convolutions)
+        bias, *layers, weight = rest  # pyright: ignore[reportAssignmentType]
+        geometry = zip(
+            x.shape[2:],
+            pooled.shape[2:],
+            paths.kernel,
+            paths.stride,
+            paths.padding,
+            paths.dilation,
+            strict=True,
+        )
+        height, width = (_Axis(*numbers) for numbers in geometry)
+        self._around = _ConvolutionJob(
+            height=height,
+            width=width,
+            local_in=x.shape[1] - pooled.shape[1],
+            global_in=pooled.shape[1],
+            local_out=paths.local_out,
+            global_out=weight.shape[0],
+            l2l=l2l,
+            g2l=g2l,
+            l2g=l2g,
+            bias=None if bias is None else bias.data_ptr(),
+            relu=paths.relu,
+        )
+        self._job = spectral_transform_job(pooled, layers, eps, weight)
+        self._job.add = True
+        self._function = compiled("spectral_transform", x.dtype)
+        self._size = (paths.local_out + weight.shape[0], *pooled.shape[2:])
+        if keep_packed:
+            self._job.around = ctypes.addressof(self._around)
+            count = compiled("packed_bytes", x.dtype)(ctypes.byref(self._job))
+            self._packed = torch.empty(count, dtype=torch.uint8)
+            self._job.packed = self._packed.data_ptr()
+
+    def __call__(self, x: Tensor, pooled: Tensor) -> Tensor:
+        x, pooled = rows_adjacent(x), rows_adjacent(pooled)
+        size = (x.shape[0], *self._size)
+        y = torch.empty(size, dtype=x.dtype, memory_format=torch.channels_last)
+        # Copies, since several threads may call at a time.
+        around = _ConvolutionJob.from_buffer_copy(self._around)
+        around.x, around.x_layout = x.data_ptr(), Layout.of(x)
+        around.y, around.y_layout = y.data_ptr(), Layout.of(y)
+        job = type(self._job).from_buffer_copy(self._job)
+        job.N, job.around = x.shape[0], ctypes.addressof(around)
+        job.x, job.x_layout = pooled.data_ptr(), Layout.of(pooled)
+        job.y, job.y_layout = around.y + around.local_out * y.element_size(), around.y_layout
+        self._function(ctypes.byref(job))
+        if job.packed:
+            self._job.is_packed = True
+        return y
+
+
+def _taps_adjacent(weight: Tensor) -> Tensor:
+    """The weight itself, also part of another one, if its channels lie side by side for each tap, and taps
+    follow each other from row to row, or else a copy."""
+    _, channels, height, width = weight.shape
+    _, channel, row, tap = weight.stride()
+    in_rows = height == 1 or width == 1 or row == width * tap
+    if in_rows and (channel == 1 or channels == 1):
+        return weight
+    return weight.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)

@@ -1,0 +1,278 @@
+"""A whole FFC in inference by one call of the compiled library, against its parts one by one."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ffconv.ops import FFC2d, native
+from ffconv.surgery import fuse
+
+pytestmark = pytest.mark.skipif(not native.available(), reason="no C++ compiler on this machine")
+
+CHANNELS = (24, 40)
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Sizes of the maps that went the short way."""
+    made: list[tuple[int, ...]] = []
+    run = native.Convolution.__call__
+
+    def counted(self: native.Convolution, x: Tensor, pooled: Tensor) -> Tensor:
+        made.append(tuple(x.shape))
+        return run(self, x, pooled)
+
+    monkeypatch.setattr(native.Convolution, "__call__", counted)
+    return made
+
+
+@pytest.fixture
+def three_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+def layer(*geometry: Any, channels: tuple[int, int] = CHANNELS, **options: Any) -> FFC2d:
+    torch.manual_seed(0)
+    ffc = FFC2d(*channels, *geometry, **options).double().eval()
+    for name, tensor in [*ffc.named_buffers(), *ffc.named_parameters()]:
+        if "bn" in name and tensor.is_floating_point():
+            nn.init.uniform_(tensor, 0.5, 1.5)
+    if ffc.bias is not None:
+        nn.init.normal_(ffc.bias)
+    return ffc
+
+
+def image(*size: int, number: int = 2) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(number, CHANNELS[0], *size, dtype=torch.float64, generator=generator)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def by_parts(ffc: FFC2d, x: Tensor) -> Tensor:
+    other = copy.deepcopy(ffc)
+    other._one_call = None
+    with torch.no_grad():
+        return other(x)
+
+
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        (1,),
+        (3, 1, 1),
+        (3, 2, 1),
+        (1, 2),
+        (5, 1, 2),
+        (3, 1, 2, 2),
+        ((3, 1), 1, (1, 0)),
+        ((2, 4), (1, 2), 1),
+        (3, 1, 3),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("size", [(14, 14), (7, 9), (5, 12), (30, 31)], ids=str)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_geometries(
+    memory_format: torch.memory_format, size: tuple[int, int], geometry: tuple[Any, ...], calls: list
+) -> None:
+    ffc, x = layer(*geometry).to(memory_format=memory_format), image(*size)
+    with torch.no_grad():
+        y = ffc(x)
+    assert len(calls) == 1
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(y, by_parts(ffc, x), atol=1e-11, rtol=1e-11)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"ratio": 0.75},
+        {"ratio_in": 1.0, "ratio_out": 0.5},
+        {"ratio_in": 0.5, "ratio_out": 1.0},
+        {"local_to_global": False},
+        {"global_to_local": False},
+        {"lfu": False},
+        {"bias": False},
+        {"padding_mode": "reflect"},
+        {"padding_mode": "circular"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("channels", [CHANNELS, (24, 128)])
+def test_options(channels: tuple[int, int], options: dict[str, Any], calls: list) -> None:
+    ffc, x = layer(3, 1, 1, channels=channels, **options), image(8, 6)
+    with torch.no_grad():
+        y = ffc(x)
+    assert len(calls) == 1
+    torch.testing.assert_close(y, by_parts(ffc, x), atol=1e-11, rtol=1e-11)
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same'")  # torch's own, of the parts
+def test_same_padding_of_an_even_kernel(calls: list) -> None:
+    ffc, x = layer((2, 4), padding="same"), image(9, 8)
+    with torch.no_grad():
+        y = ffc(x)
+    assert len(calls) == 1
+    torch.testing.assert_close(y, by_parts(ffc, x))
+
+
+@pytest.mark.usefixtures("three_threads")
+@pytest.mark.parametrize("number", [1, 4])
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_threads_share_images_and_the_last_ones(kernel: int, number: int) -> None:
+    ffc, x = layer(kernel, 1, kernel // 2), image(13, 10, number=number)
+    with torch.no_grad():
+        torch.testing.assert_close(ffc(x), by_parts(ffc, x))
+
+
+def test_float32() -> None:
+    ffc, x = layer(3, 1, 1), image(14, 14)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            ffc.float()(x.float()), by_parts(ffc.double(), x).float(), atol=1e-5, rtol=1e-5
+        )
+
+
+def test_what_changes_a_layer_is_followed(calls: list) -> None:
+    ffc, x = layer(3, 1, 1), image(8, 8)
+    with torch.no_grad():
+        ffc(x)
+        ffc.weight_l2l.data.mul_(2)  # pyright: ignore[reportOptionalMemberAccess]
+        ffc.spectral.fu.bn.running_var.add_(1)  # pyright: ignore[reportOptionalMemberAccess]
+        torch.testing.assert_close(ffc(x), by_parts(ffc, x))
+        ffc.weight_g2l = nn.Parameter(torch.ones_like(ffc.weight_g2l))  # pyright: ignore
+        torch.testing.assert_close(ffc(x), by_parts(ffc, x))
+        ffc.weight_l2g.data = ffc.weight_l2g.data.clone(memory_format=torch.channels_last)  # pyright: ignore
+        torch.testing.assert_close(ffc(x), by_parts(ffc, x))
+    assert len(calls) == 4
+
+
+def test_copies_and_pickles() -> None:
+    ffc, x = layer(3, 1, 1), image(8, 8)
+    with torch.no_grad():
+        y = ffc(x)
+        for other in (copy.deepcopy(ffc), pickle.loads(pickle.dumps(ffc))):
+            ffc.weight_l2l.mul_(1)  # pyright: ignore[reportOptionalMemberAccess]
+            torch.testing.assert_close(other(x), y, atol=0, rtol=0)
+
+
+def test_calls_of_several_threads_at_a_time() -> None:
+    ffc = fuse(nn.Sequential(layer(3, 1, 1)))
+    maps = [image(size, 8) for size in (6, 8, 10)] * 4
+    with torch.no_grad():
+        expected = [ffc(x) for x in maps]
+
+    def run(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return ffc(x)
+
+    with ThreadPoolExecutor(3) as pool:
+        for y, known in zip(pool.map(run, maps), expected, strict=True):
+            torch.testing.assert_close(y, known, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("reason", ["gradients", "training", "contiguous", "hook", "prime"])
+def test_otherwise_the_parts_are_called(reason: str, calls: list) -> None:
+    ffc, x = layer(3, 1, 1), image(8, 37 if reason == "prime" else 8)
+    seen: list[str] = []
+    if reason == "hook":
+        ffc.spectral.register_forward_hook(lambda *_: seen.append("hook"))  # pyright: ignore
+    if reason == "contiguous":
+        x = x.contiguous()
+    ffc.train(reason == "training")
+    with torch.set_grad_enabled(reason == "gradients"):
+        ffc(x)
+    assert not calls
+    assert seen == (["hook"] if reason == "hook" else [])
+
+
+def test_a_map_too_small_is_refused_as_by_a_convolution() -> None:
+    with torch.no_grad(), pytest.raises(RuntimeError, match=r"[Kk]ernel size"):
+        layer(3, 2)(image(2, 8))
+
+
+def test_compiled_for_all_sizes() -> None:
+    ffc = layer(3, 2, 1)
+    torch._dynamo.reset()
+    compiled = torch.compile(ffc, fullgraph=True, dynamic=True, backend="aot_eager")
+    with torch.no_grad():
+        for size in ((8, 10), (73, 6), (9, 9)):  # the second one's output has a side of 37
+            x = image(*size)
+            torch.testing.assert_close(compiled(x), by_parts(ffc, x))
+
+
+class TestKeptWeights:
+    """Of networks prepared for inference."""
+
+    @pytest.mark.parametrize("ratio", [0.25, 0.75])
+    def test_values(self, ratio: float, calls: list) -> None:
+        ffc, x = layer(3, 1, 1, ratio=ratio), image(8, 8)
+        fused = fuse(nn.Sequential(ffc))
+        for _ in range(2):
+            torch.testing.assert_close(fused(x), by_parts(ffc, x))
+        assert len(calls) == 2
+
+    def test_they_follow_what_is_loaded(self) -> None:
+        ffc, x = layer(3, 1, 1), image(8, 8)
+        fused = fuse(nn.Sequential(ffc))
+        fused(x)
+        with torch.no_grad():
+            ffc.weight_l2g.mul_(3)  # pyright: ignore[reportOptionalMemberAccess]
+            ffc.spectral.fu.conv.weight.mul_(2)  # pyright: ignore[reportOptionalMemberAccess]
+        fused.load_state_dict(fuse(nn.Sequential(ffc)).state_dict())
+        torch.testing.assert_close(fused(x), by_parts(ffc, x))
+
+    def test_they_follow_sizes_and_types(self) -> None:
+        ffc, x, smaller = layer(3, 1, 1), image(8, 8), image(6, 5)
+        fused = fuse(nn.Sequential(ffc))
+        for y in (x, smaller, x):
+            torch.testing.assert_close(fused(y), by_parts(ffc, y))
+        torch.testing.assert_close(fused.float()(x.float()), by_parts(ffc, x).float(), atol=1e-5, rtol=1e-5)
+
+    def test_made_in_inference_mode_they_are_packed_each_time(self) -> None:
+        x = image(8, 8)
+        with torch.inference_mode():
+            ffc = layer(3, 1, 1)
+            fused = fuse(nn.Sequential(ffc))
+            fused(x)
+            for other in (ffc, next(iter(fused.children()))):
+                other.spectral.conv2.weight.mul_(2)  # pyright: ignore
+            torch.testing.assert_close(fused(x), by_parts(ffc, x))
+
+
+@pytest.mark.parametrize("relu", [nn.ReLU(), nn.ReLU(inplace=True)])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("channels", [CHANNELS, (24, 128)])
+def test_a_fused_relu(channels: tuple[int, int], memory_format: torch.memory_format, relu: nn.Module) -> None:
+    ffc, x = layer(3, 1, 1, channels=channels), image(8, 8).contiguous(memory_format=memory_format)
+    fused = fuse(nn.Sequential(ffc, nn.BatchNorm2d(channels[1]).double().eval(), relu))
+    assert len(list(fused.children())) == 1
+    expected = nn.functional.relu(by_parts(ffc, x) / (1 + 1e-5) ** 0.5)
+    torch.testing.assert_close(fused(x), expected)
+
+
+def test_a_relu_beside_another_reader_is_not_fused() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.ffc = layer(1)
+            self.relu = nn.ReLU()
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.ffc(x)
+            return self.relu(y) + y
+
+    network, x = Both(), image(8, 8)
+    y = by_parts(network.ffc, x)
+    torch.testing.assert_close(fuse(network)(x), y.relu() + y)
