@@ -197,5 +197,5 @@ default_cfgs = generate_default_cfgs(
 
 @register_model
 def lama_generator(pretrained: bool = False, **arguments: Any) -> LamaGenerator:
-    """LaMa's generator; its defaults are those of big-lama, 51.1 M parameters."""
+    """LaMa's generator; its defaults are those of big-lama, 51.0 M parameters."""
     return build_model_with_cfg(LamaGenerator, "lama_generator", pretrained, **arguments)

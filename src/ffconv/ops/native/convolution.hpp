@@ -1,5 +1,5 @@
 // The ordinary convolutions of an FFC: pixels for which the same taps of the kernel read inside of the map are one
-// product, so that no path's zeros are multiplied and no map is padded or copied.
+// product. No missing path's zeros are multiplied but in one panel, and no map is padded or copied.
 
 #pragma once
 
@@ -53,7 +53,7 @@ struct ConvolutionJob {
 };
 
 // The convolutions of a job, or none. Their weights are packed as one: columns of local outputs, then of global ones;
-// in the depth, tap by tap, local inputs and then global ones. Panels of global columns alone end with the local inputs.
+// in the depth, tap by tap, local inputs and then global ones. Panels of global columns alone leave those out.
 template <typename T>
 class Convolutions {
  public:
@@ -123,7 +123,8 @@ class Convolutions {
   }
 
   void convolve(const Run& run, const Part* parts, const Part* parts_end, int64_t panel) const {
-    const bool relu = job->relu && first_column(panel) < job->local_out, mixed = first_column(panel + 1) > job->local_out;
+    const bool relu = job->relu && first_column(panel) < job->local_out;
+    const bool mixed = first_column(panel + 1) > job->local_out;
     multiply(relu && !mixed ? SHIFT | RELU : SHIFT, run.x, run.x_step, run.pixels, weight, panel, parts, parts_end,
              depth_of(panel), run.y, run.y_step);
     if (!relu || !mixed) return;
@@ -154,8 +155,9 @@ class Convolutions {
     const int64_t x_right = width.stride * of_x.pixel, x_down = height.stride * of_x.row;
     for (int64_t i = 0; i < (upright ? columns : rows); ++i) {
       const int64_t top = upright ? h : h + i, left = upright ? w + i : w;
-      const int64_t x = (top * height.stride - height.padding) * of_x.row + (left * width.stride - width.padding) * of_x.pixel;
-      runs.push_back({job->x + n * of_x.image + x, job->y + n * of_y.image + top * of_y.row + left * of_y.pixel,
+      const int64_t x_row = top * height.stride - height.padding, x_column = left * width.stride - width.padding;
+      const T* x = job->x + n * of_x.image + x_row * of_x.row + x_column * of_x.pixel;
+      runs.push_back({x, job->y + n * of_y.image + top * of_y.row + left * of_y.pixel,
                       upright ? rows : columns, upright ? x_down : x_right, upright ? of_y.row : of_y.pixel,
                       height.first_tap(top), height.end_tap(top), width.first_tap(left), width.end_tap(left)});
     }

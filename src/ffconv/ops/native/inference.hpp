@@ -87,7 +87,8 @@ struct Network {
     const auto column = [&](int64_t place) {
       const int64_t real = Planes<T, LANES>::real_at(place);
       if (real >= 2 * job.C) return PackedColumn<T>{};
-      return PackedColumn<T>{layer.weight + real * 2 * planes.C, layer.scale(real) * there * back, layer.shift(real) * back};
+      const T* weight = layer.weight + real * 2 * planes.C;
+      return PackedColumn<T>{weight, layer.scale(real) * there * back, layer.shift(real) * back};
     };
     team.each(weight.panels(), [&](int64_t panel) {
       if (2 * planes.C < weight.depth) weight.clear(panel);
@@ -244,7 +245,8 @@ class ImageTransform {
     const Planes<T, LANES>& quarter = maps.quadrants;
     const bool local = network.has_local();
     T* h = maps.h + row * W * C;
-    const T* tiles[] = {maps.tiles + row % quarter.H * quarter.W * C, maps.tiles + (row + 1) % quarter.H * quarter.W * C};
+    const int64_t width = quarter.W * C;
+    const T* tiles[] = {maps.tiles + row % quarter.H * width, maps.tiles + (row + 1) % quarter.H * width};
     lines.close_rows(maps.whole, C, row, [&](int64_t r, int64_t w, int64_t channel, int64_t count, V value) {
       T* sum = h + (r * W + w) * C + channel;
       value += load<T, LANES>(sum, count);

@@ -145,7 +145,7 @@ void product_tile(const Product<T>& of, const T* a, T* c) {
     }
 }
 
-// The tiles of 0, 1, ... TILE_ROWS rows.
+// By tiles of TILE_ROWS rows, and one of those that are left.
 template <typename T, int VECTORS, int... ROWS>
 void product_rows(const Product<T>& of, int64_t rows, std::integer_sequence<int, ROWS...>) {
   using Tile = void (*)(const Product<T>&, const T*, T*);
@@ -159,15 +159,16 @@ void product_rows(const Product<T>& of, int64_t rows, std::integer_sequence<int,
 template <typename T>
 void multiply(unsigned finish, const T* a, int64_t a_row, int64_t rows, const Packed<T>& weight, int64_t panel,
               const Part* parts, const Part* parts_end, int64_t depth, T* c, int64_t c_row) {
-  const int64_t first = panel * Packed<T>::WIDTH, columns = std::min<int64_t>(Packed<T>::WIDTH, weight.columns - first);
+  constexpr int64_t WIDTH = Packed<T>::WIDTH;
+  const int64_t first = panel * WIDTH, columns = std::min(WIDTH, weight.columns - first);
   const Product<T> of{a, a_row, parts, parts_end, depth, weight.panel(panel), weight.shift + first, c + first, c_row,
                       columns, finish, panel == 0};
   constexpr std::make_integer_sequence<int, TILE_ROWS> SIZES;
   columns > Packed<T>::LANES ? product_rows<T, 2>(of, rows, SIZES) : product_rows<T, 1>(of, rows, SIZES);
 }
 
-// The product with panels from `panel` to before `end`, by default with all, by so many rows that they stay in the cache
-// while the panels pass.
+// The product with panels from `panel` to before `end`, by default with all, by so many rows that they stay in the
+// cache while the panels pass.
 template <typename T>
 void multiply_all(unsigned finish, const T* a, int64_t a_row, int64_t rows, const Packed<T>& weight, T* c,
                   int64_t c_row, int64_t panel = 0, int64_t end = -1) {
