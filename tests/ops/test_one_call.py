@@ -197,6 +197,13 @@ def test_otherwise_the_parts_are_called(reason: str, calls: list) -> None:
     assert seen == (["hook"] if reason == "hook" else [])
 
 
+def test_large_weights_are_left_to_torch(calls: list) -> None:
+    ffc = layer(3, 1, 1, channels=(24, 4096))
+    with torch.no_grad():
+        ffc(image(4, 4))
+    assert not calls
+
+
 def test_a_map_too_small_is_refused_as_by_a_convolution() -> None:
     with torch.no_grad(), pytest.raises(RuntimeError, match=r"[Kk]ernel size"):
         layer(3, 2)(image(2, 8))

@@ -13,6 +13,10 @@ from ffconv.ops.geometry import Padding, aligned_avg_pool
 from ffconv.ops.native import Paths
 from ffconv.ops.spectral_transform import SpectralTransform
 
+# Bytes of weights from which on torch's own convolutions are faster: the library's read them from beyond a
+# core's cache (docs/performance.md).
+_LARGEST = 3 << 20
+
 
 class OneCall:
     """What a layer needs for it.
@@ -55,6 +59,8 @@ class OneCall:
         if torch.compiler.is_compiling():  # a compiler makes the convolutions' neighbours a part of them
             return None
         if type(x) is not Tensor or x.dim() != 4 or _want_gradient(x, *sources):
+            return None
+        if sum(tensor.nbytes for tensor in sources if tensor is not None) > _LARGEST:
             return None
         if not x.is_cpu or not native.are_rows_adjacent(x):
             self._ready = None  # on another device its memory would lie idle
