@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from ffconv.ops import FFC2d, native
+from ffconv.ops import FFC2d, SpectralTransform, native
 from ffconv.surgery import fuse
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="no C++ compiler on this machine")
@@ -195,6 +196,26 @@ def test_otherwise_the_parts_are_called(reason: str, calls: list) -> None:
         ffc(x)
     assert not calls
     assert seen == (["hook"] if reason == "hook" else [])
+
+
+def test_another_spectral_transform_is_called(calls: list) -> None:
+    class Doubled(SpectralTransform):
+        def forward(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
+            return super().forward(x, onto) * 2
+
+    ffc, x = layer(3, 1, 1), image(8, 8)
+    y = by_parts(ffc, x)
+    ffc.spectral.__class__ = Doubled
+    with torch.no_grad():
+        torch.testing.assert_close(ffc(x), 2 * y)
+    assert not calls
+
+
+def test_a_counter_of_operations_sees_the_convolution() -> None:
+    ffc, x = layer(3, 1, 1, lfu=False), image(8, 8)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        ffc(x)
+    assert counter.get_total_flops() > 2 * x.shape[0] * 8 * 8 * 9 * CHANNELS[0] * CHANNELS[1]
 
 
 def test_large_weights_are_left_to_torch(calls: list) -> None:

@@ -21,7 +21,7 @@ from torch.profiler import record_function
 from ffconv.ops import native
 from ffconv.ops.engines import current_engine
 from ffconv.ops.fourier import irfftn, rfftn
-from ffconv.ops.onlookers import need_operations
+from ffconv.ops.onlookers import is_watched, need_operations
 from ffconv.ops.parts import parts_to_channels, tile
 
 _AXES = (2, 3)
@@ -67,7 +67,7 @@ def suits(x: Tensor, *, local: bool) -> bool:
     if torch.compiler.is_compiling():  # the operator looks at the sizes, which a compiled graph leaves open
         of_cpu = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
         return of_cpu and current_engine() in ("auto", "native") and native.available()
-    return _suits_sizes(x, local=local)
+    return not is_watched() and _suits_sizes(x, local=local)
 
 
 def _suits_sizes(x: Tensor, *, local: bool) -> bool:

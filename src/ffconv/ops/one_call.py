@@ -60,6 +60,8 @@ class OneCall:
             return None
         if type(x) is not Tensor or x.dim() != 4 or _want_gradient(x, *sources):
             return None
+        if type(spectral) is not SpectralTransform:  # another one may compute something else
+            return None
         if sum(tensor.nbytes for tensor in sources if tensor is not None) > _LARGEST:
             return None
         if not x.is_cpu or not native.are_rows_adjacent(x):

@@ -1,6 +1,6 @@
-"""Who follows an operator's operations: exporters, and transforms of functions.
+"""Who follows an operator's operations: exporters, transforms of functions, and modes.
 
-Both know torch's own operations only. A function with a backward pass of its own, or one of the compiled
+They know torch's own operations only. A function with a backward pass of its own, or one of the compiled
 library, has neither a rule for ``torch.func`` nor a forward derivative, and means nothing to another program.
 """
 
@@ -21,6 +21,11 @@ def is_transforming() -> bool:
     if torch.compiler.is_dynamo_compiling():  # which cannot follow the question
         return False
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def is_watched() -> bool:
+    """Whether a mode follows each operator that is dispatched, as torch's counter of operations does."""
+    return torch._C._len_torch_dispatch_stack() > 0
 
 
 def need_operations() -> bool:

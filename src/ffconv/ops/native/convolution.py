@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -138,6 +139,7 @@ class Convolution:
         )
         self._job = spectral_transform_job(pooled, layers, eps, weight)
         self._job.add = True
+        self._packing = threading.Lock()
         self._function = compiled("spectral_transform", x.dtype)
         self._size = (paths.local_out + weight.shape[0], *pooled.shape[2:])
         if keep_packed:
@@ -158,8 +160,12 @@ class Convolution:
         job.N, job.around = x.shape[0], ctypes.addressof(around)
         job.x, job.x_layout = pooled.data_ptr(), Layout.of(pooled)
         job.y, job.y_layout = around.y + around.local_out * y.element_size(), around.y_layout
-        self._function(ctypes.byref(job))
-        if job.packed:
+        if not job.packed or job.is_packed:
+            self._function(ctypes.byref(job))
+            return y
+        with self._packing:  # nobody may read weights that another thread is packing
+            job.is_packed = self._job.is_packed
+            self._function(ctypes.byref(job))
             self._job.is_packed = True
         return y
 
