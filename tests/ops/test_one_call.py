@@ -6,6 +6,7 @@ import copy
 import pickle
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ffconv.ops import FFC2d, SpectralTransform, native
+from ffconv.ops import FFC2d, SpectralTransform, native, transform_engine
 from ffconv.surgery import fuse
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="no C++ compiler on this machine")
@@ -27,9 +28,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     made: list[tuple[int, ...]] = []
     run = native.Convolution.__call__
 
-    def counted(self: native.Convolution, x: Tensor, pooled: Tensor) -> Tensor:
+    def counted(self: native.Convolution, x: Tensor, *others: Tensor | None) -> Tensor:
         made.append(tuple(x.shape))
-        return run(self, x, pooled)
+        return run(self, x, *others)
 
     monkeypatch.setattr(native.Convolution, "__call__", counted)
     return made
@@ -183,19 +184,69 @@ def test_calls_of_several_threads_at_a_time() -> None:
             torch.testing.assert_close(y, known, atol=0, rtol=0)
 
 
-@pytest.mark.parametrize("reason", ["gradients", "training", "contiguous", "hook", "prime"])
-def test_otherwise_the_parts_are_called(reason: str, calls: list) -> None:
+@pytest.mark.parametrize("ready", [False, True])
+@pytest.mark.parametrize("reason", ["gradients", "training", "contiguous", "hook", "inner hook", "prime"])
+def test_otherwise_the_parts_are_called(reason: str, ready: bool, calls: list) -> None:
     ffc, x = layer(3, 1, 1), image(8, 37 if reason == "prime" else 8)
+    spectral: Any = ffc.spectral
     seen: list[str] = []
-    if reason == "hook":
-        ffc.spectral.register_forward_hook(lambda *_: seen.append("hook"))  # pyright: ignore
-    if reason == "contiguous":
-        x = x.contiguous()
-    ffc.train(reason == "training")
+    with torch.no_grad():
+        if ready:
+            ffc(image(8, 8))
+        calls.clear()
+        for module in {"hook": [spectral], "inner hook": [spectral.fu.bn, spectral.lfu]}.get(reason, []):
+            module.register_forward_hook(lambda *_: seen.append("hook"))
+        if reason == "contiguous":
+            x = x.contiguous()
+        ffc.train(reason == "training")
     with torch.set_grad_enabled(reason == "gradients"):
-        ffc(x)
+        for _ in range(2):
+            ffc(x)
     assert not calls
-    assert seen == (["hook"] if reason == "hook" else [])
+    assert len(seen) == {"hook": 2, "inner hook": 4}.get(reason, 0)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("mode", ["autocast", "counter", "engine", "vmap"])
+def test_a_layer_that_is_ready_follows_what_is_asked_for(mode: str, keep: bool, calls: list) -> None:
+    ffc, x = layer(3, 1, 1), image(8, 8)
+    network: Any = fuse(nn.Sequential(ffc)) if keep else ffc
+    contexts: dict[str, Any] = {
+        "autocast": torch.autocast("cpu", torch.bfloat16),
+        "counter": FlopCounterMode(display=False),
+        "engine": transform_engine("fft"),
+        "vmap": nullcontext(),
+    }
+    with torch.no_grad():
+        network(x)
+        calls.clear()
+        with contexts[mode]:
+            torch.func.vmap(network)(x[None]) if mode == "vmap" else network(x)
+    assert not calls
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_norm_that_trains_again_is_followed(keep: bool, calls: list) -> None:
+    ffc, x = layer(3, 1, 1), image(8, 8)
+    network: Any = fuse(nn.Sequential(ffc)) if keep else ffc
+    with torch.no_grad():
+        network(x)
+        network.train()
+        network(x)
+    assert len(calls) == 1
+
+
+def test_a_module_in_the_place_of_another_is_called() -> None:
+    ffc, x = layer(3, 1, 1), image(8, 8)
+    spectral: Any = ffc.spectral
+    with torch.no_grad():
+        ffc(x)
+        spectral.fu.conv = copy.deepcopy(spectral.fu.conv)
+        spectral.fu.conv.weight.mul_(2)
+        torch.testing.assert_close(ffc(x), by_parts(ffc, x))
+        del spectral.lfu
+        spectral.lfu = None
+        torch.testing.assert_close(ffc(x), by_parts(ffc, x))
 
 
 def test_another_spectral_transform_is_called(calls: list) -> None:
@@ -304,3 +355,45 @@ def test_a_relu_beside_another_reader_is_not_fused() -> None:
     network, x = Both(), image(8, 8)
     y = by_parts(network.ffc, x)
     torch.testing.assert_close(fuse(network)(x), y.relu() + y)
+
+
+class Shortcut(nn.Module):
+    """relu(ffc(x) + other), as in a residual block."""
+
+    def __init__(self, ffc: FFC2d) -> None:
+        super().__init__()
+        self.ffc, self.relu = ffc, nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor, other: Tensor) -> Tensor:
+        y = self.ffc(x)
+        y += other
+        return self.relu(y)
+
+
+@pytest.mark.usefixtures("three_threads")
+@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize("channels", [CHANNELS, (24, 128), (24, 24)])
+@pytest.mark.parametrize("size", [(8, 6), (30, 28)])
+def test_a_fused_addition(size: tuple[int, int], channels: tuple[int, int], number: int, calls: list) -> None:
+    ffc, x = layer(3, 1, 1, channels=channels), image(*size, number=number)
+    other = torch.randn(number, channels[1], *size, dtype=x.dtype).to(memory_format=torch.channels_last)
+    before = other.clone()
+    y = fuse(Shortcut(ffc))(x, other)
+    assert len(calls) == 1
+    torch.testing.assert_close(y, nn.functional.relu(by_parts(ffc, x) + other), atol=1e-11, rtol=1e-11)
+    assert torch.equal(other, before)
+
+
+@pytest.mark.parametrize("kind", ["contiguous", "one channel", "float32", "number"])
+def test_an_addition_to_which_the_call_does_not_apply(kind: str) -> None:
+    ffc, x = layer(3, 1, 1), image(8, 6)
+    torch.manual_seed(2)
+    other: Any = torch.randn(2, CHANNELS[1], 8, 6).double()
+    if kind == "one channel":
+        other = other[:, :1]
+    if kind == "float32":
+        other = other.float().to(memory_format=torch.channels_last)
+    if kind == "number":
+        other = 3
+    expected = nn.functional.relu(by_parts(ffc, x) + other)
+    torch.testing.assert_close(fuse(Shortcut(ffc))(x, other), expected)

@@ -102,3 +102,64 @@ def test_a_network_that_cannot_be_traced_is_refused_with_the_reason():
 
     with pytest.raises(InputError, match="Network cannot be traced: symbolically traced variables"):
         fuse(Network())
+
+
+class _Residual(nn.Module):
+    """Blocks with what may stand between an FFC and the addition to its output."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.first, self.second = FFC2d(8, 8, 1), FFC2d(8, 8, 1)
+        self.drop, self.relu = nn.Identity(), nn.ReLU(inplace=True)
+
+    def forward(self, x: torch.Tensor):
+        y = self.first(x)
+        if self.kind == "plain":
+            return self.relu(self.drop(y) + x)
+        if self.kind == "shortcut made later":
+            return self.relu(torch.add(y, self.second(x)))
+        if self.kind == "other first":
+            return self.relu(x + y)
+        if self.kind == "written to in between":
+            x += 1
+            return y + x
+        if self.kind == "read twice":
+            return y + x, y
+        if self.kind == "with itself":
+            return y + y
+        if self.kind == "run twice":
+            return self.first(y) + x
+        return torch.add(y, x, alpha=2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "additions"),
+    [
+        ("plain", 0),
+        ("shortcut made later", 0),
+        ("other first", 0),
+        ("written to in between", 2),
+        ("read twice", 1),
+        ("with itself", 1),
+        ("run twice", 1),
+        ("scaled", 1),
+    ],
+)
+def test_additions_to_an_ffc(kind, additions):
+    torch.manual_seed(0)
+    network = _Residual(kind).double().eval()
+    x = torch.randn(2, 8, 6, 7, dtype=torch.float64).to(memory_format=torch.channels_last)
+    fused = fuse(network)
+    left = [node for node in fused.graph.nodes if node.op == "call_function" and "add" in str(node.target)]
+    assert len(left) == additions
+    with torch.no_grad():
+        torch.testing.assert_close(fused(x.clone()), network(x.clone()))
+
+
+def test_maps_of_a_network_that_returns_several_stay_as_they_were():
+    torch.manual_seed(0)
+    network = timm.create_model("ffc_resnet18", features_only=True).double().eval()
+    x = torch.randn(1, 3, 64, 64, dtype=torch.float64).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        torch.testing.assert_close(fuse(network)(x), network(x))

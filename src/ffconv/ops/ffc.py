@@ -236,8 +236,7 @@ class FFCNd(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self._one_call is not None:
-            sources = (self.weight_l2l, self.weight_l2g, self.weight_g2l, self.bias)
-            y = self._one_call(x, self.pad, sources, self._paths, self.spectral)  # pyright: ignore
+            y = self._one_call(self, x)
             if y is not None:
                 return y
         if self.groups > 1 or self.in_local + self.out_local == 0:
@@ -256,7 +255,8 @@ class FFCNd(nn.Module):
         ordinary = self.dims == 2 and self.groups == 1 and self.in_local + self.out_local > 0
         return ordinary and self.spectral is not None
 
-    def _paths(self) -> Paths:
+    def paths(self) -> Paths:
+        """The ordinary convolutions of a layer of images without groups."""
         weights = (self.weight_l2l, self.weight_l2g, self.weight_g2l)
         return Paths(*weights, self.bias, self.stride, self.pad.before, self.dilation)
 

@@ -60,14 +60,20 @@ def suits(x: Tensor, *, local: bool) -> bool:
 
     Exporters and tracers, and what runs under autocast, get the single operations.
     """
-    if type(x) is not Tensor or x.dim() != 4 or torch.is_autocast_enabled("cpu"):
-        return False
-    if need_operations():
+    if type(x) is not Tensor or x.dim() != 4:
         return False
     if torch.compiler.is_compiling():  # the operator looks at the sizes, which a compiled graph leaves open
         of_cpu = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
-        return of_cpu and current_engine() in ("auto", "native") and native.available()
-    return not is_watched() and _suits_sizes(x, local=local)
+        wanted = current_engine() in ("auto", "native") and not torch.is_autocast_enabled("cpu")
+        return of_cpu and wanted and native.available() and not need_operations()
+    return may_be_used() and _suits_sizes(x, local=local)
+
+
+def may_be_used() -> bool:
+    """Whether no exporter, transform of functions, mode or autocast follows torch's operations now, and no
+    other engine is asked for."""
+    followed = need_operations() or is_watched() or torch.is_autocast_enabled("cpu")
+    return not followed and current_engine() in ("auto", "native")
 
 
 def _suits_sizes(x: Tensor, *, local: bool) -> bool:
@@ -92,11 +98,16 @@ def is_mixing(conv: nn.Module | None) -> bool:
 
 def has_hooks(module: nn.Module | None) -> bool:
     """Whether someone wants to know of a module's calls."""
-    return module is not None and bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
+    return module is not None and any(hooks_of(module))
+
+
+def hooks_of(module: nn.Module) -> tuple[dict[int, Any], ...]:
+    """Those who want to know of a module's calls, by kind."""
+    return (
+        module._forward_hooks,
+        module._forward_pre_hooks,
+        module._backward_hooks,
+        module._backward_pre_hooks,
     )
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from operator import attrgetter, eq, is_
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.hooks import RemovableHandle
 
 from ffconv.ops import fused, native
 from ffconv.ops.geometry import Padding, aligned_avg_pool
@@ -18,114 +22,201 @@ from ffconv.ops.spectral_transform import SpectralTransform
 _LARGEST = 3 << 20
 
 
+class _Layer(Protocol):
+    """An FFC, or what computes one."""
+
+    pad: Padding
+    spectral: SpectralTransform | None
+
+    def paths(self) -> Paths:
+        """Its ordinary convolutions, of which at least one exists."""
+        ...
+
+
 class OneCall:
     """What a layer needs for it.
 
     What is made ready for a call is kept for the next one as long as neither the size of the maps nor the
-    layer's tensors change. Copies of a layer make their own.
+    layer changes. Copies of a layer make their own.
 
     Args:
         keep_packed: whether the packed weights are kept as well, in as much memory as the weights have. They
-            follow all changes that torch counts, which those by ``tensor.data`` are not.
+            follow all changes of values that torch counts, which those by ``tensor.data`` are not. When a
+            module or a tensor takes another's place, :meth:`forget` is to be called.
     """
 
     def __init__(self, *, keep_packed: bool = False) -> None:
         self.keep_packed = keep_packed
-        self._is_plain: bool | None = None
         self._ready: _Ready | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _fresh, (self.keep_packed,)
 
-    def __call__(
-        self,
-        x: Tensor,
-        pad: Padding,
-        sources: Sequence[Tensor | None],
-        paths: Callable[[], Paths],
-        spectral: SpectralTransform,
-    ) -> Tensor | None:
-        """The FFC of x.
+    def forget(self) -> None:
+        """Keep nothing."""
+        self._ready = None
+
+    def __call__(self, layer: Any, x: Tensor, onto: Tensor | None = None) -> Tensor | None:
+        """What the layer makes of x, with a map added to it.
 
         Args:
+            layer: the module it belongs to, as described by :class:`_Layer`.
             x: (N, C_in, H, W), channels last in memory.
-            pad: what comes before the convolutions.
-            sources: all tensors that they are made of.
-            paths: gives the convolutions, of which at least one exists.
-            spectral: transforms the last channels.
+            onto: (N, C_out, H_out, W_out), or None; added before the layer's ReLU, if it has one.
         Returns:
-            (N, C_out, H_out, W_out), or None.
+            (N, C_out, H_out, W_out), or None where the parts of the layer are to be called.
         """
         if torch.compiler.is_compiling():  # a compiler makes the convolutions' neighbours a part of them
             return None
-        if type(x) is not Tensor or x.dim() != 4 or _want_gradient(x, *sources):
-            return None
-        if type(spectral) is not SpectralTransform:  # another one may compute something else
-            return None
-        if sum(tensor.nbytes for tensor in sources if tensor is not None) > _LARGEST:
-            return None
-        if not x.is_cpu or not native.are_rows_adjacent(x):
+        if not _is_map(x):
             self._ready = None  # on another device its memory would lie idle
             return None
-        pooled = self._pooled(x, spectral)
-        if (
-            pooled is None
-            or fused.has_hooks(spectral)
-            or not fused.suits(pooled, local=spectral.lfu is not None)
-        ):
+        ready = self._ready
+        if ready is None or not ready.suits(x):
+            ready = self._made_ready(layer, x)
+        if ready is None or not (onto is None or ready.takes(onto, len(x))):
+            return None
+        with fused.recorded("ffconv::convolution"):
+            return ready.run(x, onto)
+
+    def _made_ready(self, layer: Any, x: Tensor) -> _Ready | None:
+        if _want_gradient([x, *layer._parameters.values()]) or not fused.may_be_used():
+            return None
+        spectral = layer.spectral
+        if type(spectral) is not SpectralTransform or fused.has_hooks(spectral):
+            return None  # another one may compute something else
+        paths = layer.paths()
+        if sum(tensor.nbytes for tensor in paths[:4] if tensor is not None) > _LARGEST:
             return None
         layers = spectral.layers_as_built()
         tensors = None if layers is None else fused.tensors_by_statistics(layers)
-        if layers is None or tensors is None:
+        if layers is None or tensors is None or min(spectral.geometry.output_size(x.shape[2:])) < 1:
             return None
+        parts = _Parts(layer)
+        pooled = aligned_avg_pool(_global_channels(x, spectral), spectral.geometry)
+        if not fused.suits(pooled, local=spectral.lfu is not None):
+            return None
+        if not fused.are_alike(x, *parts.tensors) or _want_gradient(parts.tensors):
+            return None
+        keep = self.keep_packed and parts.count_changes_only()
         weight: Any = spectral._modules["conv2"]._parameters["weight"]  # pyright: ignore
-        present = [tensor for tensor in (*sources, weight, *tensors) if tensor is not None]
-        if not fused.are_alike(x, *present) or _want_gradient(*present):
-            return None
         eps = [norm.eps for _, norm in layers]
-        x = pad(x)
-        with fused.recorded("ffconv::convolution"):
-            key = self._key_of(x, sources, present)
-            ready = self._ready
-            if ready is None or ready.key != key:
-                keep = self.keep_packed and None not in key
-                convolution = native.Convolution(x, pooled, paths(), tensors, eps, weight, keep_packed=keep)
-                # What is kept alive has an address of its own: an equal one is that of the same memory.
-                ready = _Ready(key, convolution, [tensor.detach() for tensor in present] if keep else [])
-                if keep or not convolution.copies:  # which would not follow the weights
-                    self._ready = ready
-            return ready.convolution(x, pooled)
-
-    def _pooled(self, x: Tensor, spectral: SpectralTransform) -> Tensor | None:
-        """The global channels as they are transformed; None where the result would have no pixels."""
-        x_global = x[:, x.shape[1] - spectral._modules["conv1"].in_channels :]  # pyright: ignore
-        if self._is_plain is None:
-            self._is_plain = spectral.geometry.covers_map and max(spectral.geometry.stride) == 1
-        if self._is_plain:
-            return x_global
-        if min(spectral.geometry.output_size(x.shape[2:])) < 1:
-            return None
-        return aligned_avg_pool(x_global, spectral.geometry)
-
-    def _key_of(self, x: Tensor, sources: Sequence[Tensor | None], tensors: Sequence[Tensor]) -> list[Any]:
-        """What must be the same for the next call. None if there are tensors whose changes torch does not
-        count."""
-        key = [x.shape[1:], x.dtype, *[tensor.data_ptr() for tensor in tensors]]
-        key += [tensor.stride() for tensor in sources if tensor is not None]
-        if self.keep_packed:
-            key += [None if tensor.is_inference() else tensor._version for tensor in tensors]
-        return key
+        convolution = native.Convolution(layer.pad(x), pooled, paths, tensors, eps, weight, keep_packed=keep)
+        ready = _Ready(x, layer.pad, spectral, parts, convolution)
+        if keep or not convolution.copies:  # which would not follow the weights
+            self._ready = ready
+        return ready
 
 
-class _Ready(NamedTuple):
-    """One value, for several threads may read and write it."""
+class _Ready:
+    """What was made ready for maps such as x."""
 
-    key: list[Any]
-    convolution: native.Convolution
-    alive: list[Tensor]
+    def __init__(
+        self,
+        x: Tensor,
+        pad: Padding,
+        spectral: SpectralTransform,
+        parts: _Parts,
+        convolution: native.Convolution,
+    ) -> None:
+        self.size, self.dtype = x.shape[1:], x.dtype
+        self.pad, self.spectral, self.parts, self.convolution = pad, spectral, parts, convolution
+        geometry = spectral.geometry
+        self.prepares = bool(pad.steps) or not geometry.covers_map or max(geometry.stride) > 1
+
+    def suits(self, x: Tensor) -> bool:
+        """Whether it is ready for x, too, and the layer is as it was."""
+        return (
+            x.shape[1:] == self.size
+            and x.dtype == self.dtype
+            and fused.may_be_used()
+            and self.parts.are_unchanged()
+            and not (torch.is_grad_enabled() and _want_gradient([x, *self.parts.tensors]))
+        )
+
+    def takes(self, onto: Tensor, images: int) -> bool:
+        """Whether such a map is added in the call."""
+        size = (images, *self.convolution.size)
+        return (
+            _is_map(onto) and onto.shape == size and onto.dtype == self.dtype and not _want_gradient([onto])
+        )
+
+    def run(self, x: Tensor, onto: Tensor | None) -> Tensor:
+        if not self.prepares:
+            return self.convolution(x, None, onto)
+        pooled = aligned_avg_pool(_global_channels(x, self.spectral), self.spectral.geometry)
+        return self.convolution(native.rows_adjacent(self.pad(x)), native.rows_adjacent(pooled), onto)
 
 
-def _want_gradient(*tensors: Tensor | None) -> bool:
+class _Parts:
+    """The modules and tensors of a layer, and how they were.
+
+    The layer itself is not kept, for it keeps them.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        modules = list(layer.modules())
+        self.norms = [module for module in modules if isinstance(module, _BatchNorm)]
+        self.hooks = [hooks for module in modules[1:] for hooks in fused.hooks_of(module)]
+        self.hooks_known = RemovableHandle.next_id
+        of_modules = ((module._parameters, module._buffers, module._modules) for module in modules)
+        self.members: list[dict[str, Any]] = [members for members in chain(*of_modules) if members]
+        self.present = [*_values(self.members)]
+        self.tensors = [one for one in self.present if isinstance(one, Tensor) and one.is_floating_point()]
+        self.addresses = [*map(Tensor.data_ptr, self.tensors)]
+        self.kernels = [one for one in self.tensors if one.dim() > 1]
+        self.strides = [*map(Tensor.stride, self.kernels)]
+        self.versions: list[int] | None = None
+
+    def count_changes_only(self) -> bool:
+        """From now on look at the values alone, if torch counts the changes of them all."""
+        if any(tensor.is_inference() for tensor in self.tensors):
+            return False
+        self.versions = [*map(_version, self.tensors)]
+        return True
+
+    def are_unchanged(self) -> bool:
+        """Whether the modules and the memory of the tensors, or where these are counted the changes of values,
+        are what they were, and nobody looks between the modules."""
+        # Little memory is read and none taken: in a network all of it has left the cache from call to call.
+        if self.versions is not None:
+            same = all(map(eq, map(_version, self.tensors), self.versions))
+        else:
+            same = (
+                all(map(is_, _values(self.members), self.present))
+                and all(map(eq, map(Tensor.data_ptr, self.tensors), self.addresses))
+                and all(map(eq, map(Tensor.stride, self.kernels), self.strides))
+                and not any(map(_training, self.norms))
+            )
+        return same and not self._have_hooks()
+
+    def _have_hooks(self) -> bool:
+        count = RemovableHandle.next_id  # of hooks there ever were
+        if count != self.hooks_known and any(self.hooks):
+            return True
+        self.hooks_known = count
+        return False
+
+
+_END = object()
+_version, _training = attrgetter("_version"), attrgetter("training")
+
+
+def _values(members: Sequence[dict[str, Any]]) -> Iterator[Any]:
+    """What is in dictionaries, and an end that shows when there is less or more of it."""
+    return chain(chain.from_iterable(map(dict.values, members)), (_END,))
+
+
+def _is_map(x: Tensor) -> bool:
+    return type(x) is Tensor and x.is_cpu and x.dim() == 4 and native.are_rows_adjacent(x)
+
+
+def _global_channels(x: Tensor, spectral: SpectralTransform) -> Tensor:
+    conv1: Any = spectral._modules["conv1"]
+    return x[:, x.shape[1] - conv1.in_channels :]
+
+
+def _want_gradient(tensors: Iterable[Tensor | None]) -> bool:
     if not torch.is_grad_enabled():
         return False
     return any(tensor is not None and tensor.requires_grad for tensor in tensors)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import operator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -20,13 +22,15 @@ from ffconv.surgery.clip_layers import PaddedConv3d
 
 _CONVOLUTION_OF: dict[type[nn.Module], Any] = {FFC1d: nn.Conv1d, FFC2d: nn.Conv2d, FFC3d: nn.Conv3d}
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_ADDITIONS = (operator.add, operator.iadd, torch.add)
 
 
 def fuse(model: nn.Module) -> fx.GraphModule:
     """An equivalent network for inference; the given one is left alone.
 
     Batch norms are folded into the convolution or FFC whose output they alone read; the paths of an FFC
-    without groups become one convolution. Norms inside Spectral Transforms stay: on the CPU the transforms
+    without groups become one convolution, which takes in the addition of a shortcut and the ReLU behind. Norms
+    inside Spectral Transforms stay: on the CPU the transforms
     apply them while they load a spectrum, and a compiler makes them part of the ReLU. Values change by
     rounding only.
 
@@ -49,6 +53,7 @@ def fuse(model: nn.Module) -> fx.GraphModule:
             f"{type(model).__name__} cannot be traced: {' '.join(str(error).split())}"
         ) from error
     network = fx.GraphModule(fused, graph, type(model).__name__)
+    _leave_identities_out(network)
     _fold_norms(network)
     for name, module in list(network.named_modules()):
         # A subclass has paths of its own, such as gates.
@@ -56,6 +61,7 @@ def fuse(model: nn.Module) -> fx.GraphModule:
             continue
         if module.groups == 1 and module.in_local + module.out_local:
             network.set_submodule(name, InferenceFFC(module))
+    _fold_additions(network)
     _fold_relus(network)
     network.graph.lint()
     network.recompile()
@@ -70,7 +76,7 @@ class InferenceFFC(nn.Module):
     Args:
         ffc: the layer it computes.
     Shape:
-        As for the layer.
+        x as for the layer; onto, which is added to its result before the ReLU, such as that result.
     """
 
     def __init__(self, ffc: FFCNd) -> None:
@@ -88,11 +94,9 @@ class InferenceFFC(nn.Module):
         self._one_call = OneCall(keep_packed=True) if ffc.runs_in_one_call else None
         self.relu = False  # whether the result goes through one
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
         if self._one_call is not None:
-            of_global = None if self.conv_global is None else self.conv_global.weight
-            sources = (self.conv.weight, of_global, self.conv.bias)
-            y = self._one_call(x, self.pad, sources, self._paths, self.spectral)  # pyright: ignore
+            y = self._one_call(self, x, onto)
             if y is not None:
                 return y
         if self.conv_global is None:
@@ -102,9 +106,28 @@ class InferenceFFC(nn.Module):
             y = add_to_local(y, self.conv_global(self.pad(x[:, self.in_local :])))
         if self.spectral is not None:
             y = self.spectral(x[:, self.in_local :], y)
+        if onto is not None:
+            y = y + onto
         return F.relu(y, inplace=True) if self.relu else y
 
-    def _paths(self) -> Paths:
+    def train(self, mode: bool = True) -> InferenceFFC:
+        self._forget()
+        return super().train(mode)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> InferenceFFC:
+        self._forget()
+        return super()._apply(*args, **kwargs)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self._forget()
+        super()._load_from_state_dict(*args, **kwargs)
+
+    def _forget(self) -> None:
+        if self._one_call is not None:
+            self._one_call.forget()
+
+    def paths(self) -> Paths:
+        """The ordinary convolutions of the layer, if it is one of images."""
         conv: Any = self.conv
         local_in, local_out = self.in_local, self.out_local
         from_local = conv.weight[:, :local_in]
@@ -130,6 +153,13 @@ def _lying_first(values: Tensor, weight: Tensor) -> Tensor:
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, (FFCNd, PaddedConv3d)) or super().is_leaf_module(m, module_qualified_name)
+
+
+def _leave_identities_out(network: fx.GraphModule) -> None:
+    for node in list(network.graph.nodes):
+        if node.op == "call_module" and type(network.get_submodule(str(node.target))) is nn.Identity:
+            node.replace_all_uses_with(node.args[0])
+            network.graph.erase_node(node)
 
 
 def _fold_norms(network: fx.GraphModule) -> None:
@@ -159,21 +189,57 @@ def _fold_norms(network: fx.GraphModule) -> None:
     network.delete_all_unused_submodules()
 
 
+def _fold_additions(network: fx.GraphModule) -> None:
+    """Make each addition to the output of an FFC, which alone reads it, a part of the FFC."""
+    ffcs = dict(_ffcs_that_run_once(network))
+    for node in list(network.graph.nodes):
+        if node.target not in _ADDITIONS or len(node.args) != 2 or node.kwargs:
+            continue
+        for ffc, other in (node.args, node.args[::-1]):
+            if not (isinstance(other, fx.Node) and ffc in ffcs and len(ffc.users) == 1 and ffc is not other):
+                continue
+            if not _leave_inputs_alone(network, ffc, node):
+                continue
+            with network.graph.inserting_before(node):  # where the other summand is known
+                sum_of_both = network.graph.call_module(ffc.target, (*ffc.args, other))
+            node.replace_all_uses_with(sum_of_both)
+            network.graph.erase_node(node)
+            network.graph.erase_node(ffc)
+            break
+
+
+def _leave_inputs_alone(network: fx.GraphModule, start: fx.Node, end: fx.Node) -> bool:
+    """Whether nothing between two nodes can write to what was computed before."""
+    node = start.next
+    while node is not end:
+        module = network.get_submodule(str(node.target)) if node.op == "call_module" else None
+        if not isinstance(module, (InferenceFFC, FFCNd, *_CONVOLUTION_OF.values(), *_NORMS)):
+            return False
+        node = node.next
+    return True
+
+
 def _fold_relus(network: fx.GraphModule) -> None:
-    """Make each ReLU that alone reads the output of an FFC that runs once a part of it."""
-    modules = dict(network.named_modules())
-    targets = [node.target for node in network.graph.nodes if node.op == "call_module"]
+    """Make each ReLU that alone reads the output of an FFC a part of it."""
+    modules, ffcs = dict(network.named_modules()), dict(_ffcs_that_run_once(network))
     for node in list(network.graph.nodes):
         before = node.args[0] if node.args else None
         of_module = node.op == "call_module" and type(modules[str(node.target)]) is nn.ReLU
-        if not (of_module or node.target is F.relu) or not isinstance(before, fx.Node):
-            continue
-        ffc = modules.get(str(before.target)) if before.op == "call_module" else None
-        if isinstance(ffc, InferenceFFC) and len(before.users) == 1 and targets.count(before.target) == 1:
-            ffc.relu = True
+        if (of_module or node.target is F.relu) and before in ffcs and len(before.users) == 1:
+            ffcs[before].relu = True
             node.replace_all_uses_with(before)
             network.graph.erase_node(node)
     network.delete_all_unused_submodules()
+
+
+def _ffcs_that_run_once(network: fx.GraphModule) -> Iterator[tuple[Any, InferenceFFC]]:
+    """Each with its node."""
+    nodes = [node for node in network.graph.nodes if node.op == "call_module"]
+    targets = [node.target for node in nodes]
+    for node in nodes:
+        module = network.get_submodule(str(node.target))
+        if isinstance(module, InferenceFFC) and targets.count(node.target) == 1:
+            yield node, module
 
 
 def _scale_and_shift(norm: _BatchNorm) -> tuple[Tensor, Tensor]:

@@ -38,13 +38,29 @@ struct Axis {
   }
 };
 
-// y_l = l2l * x_l + g2l * x_g + bias and y_g = l2g * x_l + bias, as the caller fills it in. Channels of a map: the
-// local ones, then the global ones.
+// A map, or none.
+template <typename T>
+struct Map {
+  T* values;
+  Layout layout;
+
+  T* at(int64_t n, int64_t row, int64_t column) const {
+    return values ? values + n * layout.image + row * layout.row + column * layout.pixel : nullptr;
+  }
+};
+
+// The maps of one call. `pooled` is the input of the Spectral Transform; `onto` may be missing.
+template <typename T>
+struct ConvolutionMaps {
+  Map<const T> x, pooled, onto;
+  Map<T> y;
+  int64_t N;
+};
+
+// y_l = l2l * x_l + g2l * x_g + bias and y_g = l2g * x_l + bias, each with `onto` added, as the caller fills it in.
+// Channels of a map: the local ones, then the global ones.
 template <typename T>
 struct ConvolutionJob {
-  const T* x;
-  T* y;
-  Layout x_layout, y_layout;
   Axis height, width;
   int64_t local_in, global_in, local_out, global_out;
   Filters<T> l2l, g2l, l2g;
@@ -57,8 +73,9 @@ struct ConvolutionJob {
 template <typename T>
 class Convolutions {
  public:
-  Convolutions(const ConvolutionJob<T>* job, Pieces& pieces)
+  Convolutions(const ConvolutionJob<T>* job, const ConvolutionMaps<T>* maps, Pieces& pieces)
       : job(job),
+        maps(maps),
         taps(job ? job->height.kernel * job->width.kernel : 0),
         depth(job ? job->local_in + job->global_in : 0),
         weight(Packed<T>::of(job ? job->local_out + job->global_out : 0, taps * depth, pieces)) {}
@@ -66,6 +83,12 @@ class Convolutions {
   explicit operator bool() const { return job; }
   bool relu() const { return job && job->relu; }
   int64_t panels() const { return weight.panels(); }
+
+  // Whether so many threads had better each read the whole weight than each the whole map.
+  bool maps_outweigh(int threads) const {
+    const int64_t pixels = job->height.outputs * job->width.outputs;
+    return threads == 1 || (pixels >= taps * weight.columns && job->height.outputs >= 4 * threads);
+  }
 
   void pack(const Team& team) {
     team.each(weight.panels(), [&](int64_t panel) {
@@ -94,9 +117,9 @@ class Convolutions {
  private:
   // Pixels of the result, side by side or one below the other, that have the same taps.
   struct Run {
-    const T* x;  // where tap 0 reads for the first one
+    const T *x, *onto;  // where tap 0 reads for the first one; what is added to that
     T* y;
-    int64_t pixels, x_step, y_step, first_row, end_row, first_column, end_column;
+    int64_t pixels, x_step, onto_step, y_step, first_row, end_row, first_column, end_column;
   };
 
   int64_t first_column(int64_t panel) const { return panel * Packed<T>::WIDTH; }
@@ -116,7 +139,8 @@ class Convolutions {
   }
 
   void add_parts(std::vector<Part>& parts, const Run& run) const {
-    const int64_t down = job->height.dilation * job->x_layout.row, right = job->width.dilation * job->x_layout.pixel;
+    const Layout& of_x = maps->x.layout;
+    const int64_t down = job->height.dilation * of_x.row, right = job->width.dilation * of_x.pixel;
     for (int64_t row = run.first_row; row < run.end_row; ++row)
       for (int64_t column = run.first_column; column < run.end_column; ++column)
         parts.push_back({row * down + column * right, (row * job->width.kernel + column) * depth});
@@ -125,8 +149,9 @@ class Convolutions {
   void convolve(const Run& run, const Part* parts, const Part* parts_end, int64_t panel) const {
     const bool relu = job->relu && first_column(panel) < job->local_out;
     const bool mixed = first_column(panel + 1) > job->local_out;
-    multiply(relu && !mixed ? SHIFT | RELU : SHIFT, run.x, run.x_step, run.pixels, weight, panel, parts, parts_end,
-             depth_of(panel), run.y, run.y_step);
+    const unsigned finish = SHIFT | (run.onto ? ADD : STORE) | (relu && !mixed ? RELU : STORE);
+    multiply(finish, run.x, run.x_step, run.pixels, weight, panel, parts, parts_end, depth_of(panel), run.y, run.y_step,
+             run.onto, run.onto_step);
     if (!relu || !mixed) return;
     for (int64_t pixel = 0; pixel < run.pixels; ++pixel) {
       T* y = run.y + pixel * run.y_step;
@@ -150,20 +175,21 @@ class Convolutions {
   // Of a rectangle: row by row, or column by column where that is longer.
   void add_runs(std::vector<Run>& runs, int64_t n, int64_t h, int64_t rows, int64_t w, int64_t columns) const {
     const Axis &height = job->height, &width = job->width;
-    const Layout &of_x = job->x_layout, &of_y = job->y_layout;
+    const Layout &of_x = maps->x.layout, &of_onto = maps->onto.layout, &of_y = maps->y.layout;
     const bool upright = rows > columns;
     const int64_t x_right = width.stride * of_x.pixel, x_down = height.stride * of_x.row;
     for (int64_t i = 0; i < (upright ? columns : rows); ++i) {
       const int64_t top = upright ? h : h + i, left = upright ? w + i : w;
-      const int64_t x_row = top * height.stride - height.padding, x_column = left * width.stride - width.padding;
-      const T* x = job->x + n * of_x.image + x_row * of_x.row + x_column * of_x.pixel;
-      runs.push_back({x, job->y + n * of_y.image + top * of_y.row + left * of_y.pixel,
-                      upright ? rows : columns, upright ? x_down : x_right, upright ? of_y.row : of_y.pixel,
-                      height.first_tap(top), height.end_tap(top), width.first_tap(left), width.end_tap(left)});
+      const T* x = maps->x.at(n, top * height.stride - height.padding, left * width.stride - width.padding);
+      runs.push_back({x, maps->onto.at(n, top, left), maps->y.at(n, top, left), upright ? rows : columns,
+                      upright ? x_down : x_right, upright ? of_onto.row : of_onto.pixel,
+                      upright ? of_y.row : of_y.pixel, height.first_tap(top), height.end_tap(top),
+                      width.first_tap(left), width.end_tap(left)});
     }
   }
 
   const ConvolutionJob<T>* job;
+  const ConvolutionMaps<T>* maps;
   const int64_t taps, depth;
   Packed<T> weight;
 };

@@ -67,13 +67,24 @@ class _ConvolutionJob(ctypes.Structure):
     """The structure ConvolutionJob in convolution.hpp."""
 
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("x", "y")),
-        *((name, Layout) for name in ("x_layout", "y_layout")),
         *((name, _Axis) for name in ("height", "width")),
         *((name, ctypes.c_int64) for name in ("local_in", "global_in", "local_out", "global_out")),
         *((name, _Filters) for name in ("l2l", "g2l", "l2g")),
         ("bias", ctypes.c_void_p),
         ("relu", ctypes.c_int64),
+    ]
+
+
+class _ConvolutionMaps(ctypes.Structure):
+    """The structure ConvolutionMaps in convolution.hpp."""
+
+    _fields_ = [
+        *(
+            (f"{name}_{field}", ctypes.c_void_p if field == "values" else ctypes.c_int64)
+            for name in ("x", "pooled", "onto", "y")
+            for field in ("values", "image", "row", "pixel")
+        ),
+        ("N", ctypes.c_int64),
     ]
 
 
@@ -88,8 +99,8 @@ class Convolution:
         keep_packed: whether the weights stay packed from call to call, in as much memory again. Otherwise
             each call reads them anew.
     Shape:
-        x (N, C_in, H, W), pooled (N, C_in_g, H_out, W_out) -> (N, C_out, H_out, W_out), channels last in
-        memory.
+        x (N, C_in, H, W), pooled (N, C_in_g, H_out, W_out), onto (N, C_out, H_out, W_out) -> as onto,
+        channels last in memory.
     """
 
     def __init__(
@@ -138,36 +149,43 @@ class Convolution:
             relu=paths.relu,
         )
         self._job = spectral_transform_job(pooled, layers, eps, weight)
-        self._job.add = True
-        self._packing = threading.Lock()
-        self._function = compiled("spectral_transform", x.dtype)
-        self._size = (paths.local_out + weight.shape[0], *pooled.shape[2:])
+        self._job.add, self._job.around = True, ctypes.addressof(self._around)
+        self._made = ctypes.byref(self._job)
+        self._packs, self._packing = keep_packed, threading.Lock()
+        self._function = compiled("convolution", x.dtype)
+        self.size = (paths.local_out + weight.shape[0], *pooled.shape[2:])
+        self._skipped = self._around.local_in * x.element_size()
         if keep_packed:
-            self._job.around = ctypes.addressof(self._around)
             count = compiled("packed_bytes", x.dtype)(ctypes.byref(self._job))
             self._packed = torch.empty(count, dtype=torch.uint8)
             self._job.packed = self._packed.data_ptr()
 
-    def __call__(self, x: Tensor, pooled: Tensor) -> Tensor:
-        x, pooled = rows_adjacent(x), rows_adjacent(pooled)
-        size = (x.shape[0], *self._size)
-        y = torch.empty(size, dtype=x.dtype, memory_format=torch.channels_last)
-        # Copies, since several threads may call at a time.
-        around = _ConvolutionJob.from_buffer_copy(self._around)
-        around.x, around.x_layout = x.data_ptr(), Layout.of(x)
-        around.y, around.y_layout = y.data_ptr(), Layout.of(y)
-        job = type(self._job).from_buffer_copy(self._job)
-        job.N, job.around = x.shape[0], ctypes.addressof(around)
-        job.x, job.x_layout = pooled.data_ptr(), Layout.of(pooled)
-        job.y, job.y_layout = around.y + around.local_out * y.element_size(), around.y_layout
-        if not job.packed or job.is_packed:
-            self._function(ctypes.byref(job))
+    def __call__(self, x: Tensor, pooled: Tensor | None = None, onto: Tensor | None = None) -> Tensor:
+        """The result for x, with a map of its size added; ``pooled`` by default the last channels of x.
+
+        The maps' rows are adjacent, see :func:`are_rows_adjacent`.
+        """
+        y = torch.empty((len(x), *self.size), dtype=x.dtype, memory_format=torch.channels_last)
+        of_x = _place(x)
+        of_pooled = (of_x[0] + self._skipped, *of_x[1:]) if pooled is None else _place(pooled)
+        of_onto = _NOWHERE if onto is None else _place(onto)
+        maps = ctypes.byref(_ConvolutionMaps(*of_x, *of_pooled, *of_onto, *_place(y), len(x)))
+        if not self._packs:
+            self._function(self._made, maps)
             return y
         with self._packing:  # nobody may read weights that another thread is packing
-            job.is_packed = self._job.is_packed
-            self._function(ctypes.byref(job))
+            self._function(self._made, maps)
             self._job.is_packed = True
+        self._packs = False
         return y
+
+
+_NOWHERE = (None, 0, 0, 0)
+
+
+def _place(x: Tensor) -> tuple[int, int, int, int]:
+    image, _, row, pixel = x.stride()
+    return x.data_ptr(), image, row, pixel
 
 
 def _taps_adjacent(weight: Tensor) -> Tensor:

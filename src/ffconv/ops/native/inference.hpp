@@ -34,9 +34,10 @@ struct SpectralTransformJob {
   int64_t add;                // to what y holds
   NormedLayer<T> first, unit, local;  // local.weight null: no Local Fourier Unit
   const T* last;
-  const ConvolutionJob<T>* around;  // null: the Spectral Transform alone
+  const ConvolutionJob<T>* around;    // null: the Spectral Transform alone
   char* packed;       // memory that keeps the packed weights for the next call of the same sizes, or null
   int64_t is_packed;  // whether they are there already
+  const ConvolutionMaps<T>* maps;  // of the convolutions
 };
 
 // What all threads share: the shapes, and the packed weights, whose order is that of the planes and which hold
@@ -58,7 +59,7 @@ struct Network {
         unit(Packed<T>::of(mixed_width(), 2 * LANES * whole.blocks, pieces)),
         local(Packed<T>::of(has_local() ? mixed_width() : 0, 2 * LANES * quadrants.blocks, pieces)),
         last(Packed<T>::of(alone() ? 0 : job.C_out, job.C, pieces)),
-        around(job.around, pieces) {}
+        around(job.around, job.maps, pieces) {}
 
   bool alone() const { return !job.first.weight; }  // the Fourier Unit
   bool has_local() const { return job.local.weight; }
@@ -133,12 +134,8 @@ class ImageTransform {
     const int64_t group = group_for(maps.whole, team), groups = (maps.whole.Wf + group - 1) / group;
     team.each(pairs, [&](int64_t pair) { enter(n, maps, 2 * pair); });
     team.wait();
-    team.each(groups + (local ? local_pairs : 0), [&](int64_t task) {
-      if (task < groups)
-        mix(maps.whole, network.unit, task * group, group);
-      else
-        open_quadrants(maps, 2 * (task - groups));
-    });
+    team.each(groups, [&](int64_t task) { mix(maps.whole, network.unit, task * group, group); });
+    if (local) team.each(local_pairs, [&](int64_t pair) { open_quadrants(maps, 2 * pair); });
     team.wait();
     if (local) {
       const int64_t few = group_for(maps.quadrants, team);
@@ -149,38 +146,38 @@ class ImageTransform {
       team.wait();
     }
     team.each(pairs, [&](int64_t pair) { network.alone() ? close(n, maps, 2 * pair) : close_and_add(maps, 2 * pair); });
-    team.wait();
-    if (network.alone()) return;
-    const Packed<T>& last = network.last;
-    if (network.around) {
-      each_block(team, network.around.panels(), [&](int64_t row, int64_t end, int64_t panel, int64_t panels) {
-        network.around.rows(n, row, end, panel, panels);
-        if (team.size == 1) leave(n, maps, row, end, 0, last.panels());
+    if (network.alone()) return team.wait();
+    const int64_t panels = network.around.panels(), last_panels = network.last.panels();
+    if (!network.around || network.around.maps_outweigh(team.size)) {
+      const int64_t end = std::min(2 * team.end(pairs), job.H), rows = (PIXELS_AT_ONCE + job.W - 1) / job.W;
+      for (int64_t row = 2 * team.first(pairs); row < end; row += rows) {
+        if (network.around) network.around.rows(n, row, std::min(row + rows, end), 0, panels);
+        leave(n, maps, row, std::min(row + rows, end), 0, last_panels);
+      }
+    } else {
+      team.wait();
+      each_block(team, panels, [&](int64_t row, int64_t end, int64_t panel) {
+        network.around.rows(n, row, end, panel, panel + 1);
       });
       team.wait();
-      if (team.size == 1) return;
+      each_block(team, last_panels, [&](int64_t row, int64_t end, int64_t panel) {
+        leave(n, maps, row, end, panel, panel + 1);
+      });
     }
-    each_block(team, last.panels(), [&](int64_t row, int64_t end, int64_t panel, int64_t panels) {
-      leave(n, maps, row, end, panel, panels);
-    });
     team.wait();
   }
 
  private:
-  static constexpr int64_t PIXELS_AT_ONCE = 112;
+  static constexpr int64_t PIXELS_AT_ONCE = 112;  // they stay in the cache while all panels of a weight pass
 
-  // Blocks of the result: so many rows that they stay in the cache while all panels pass. A team shares out the panels,
-  // so that each weight is read once, and where they are few the rows, too.
+  // A team shares out the panels of a weight, so that each weight is read once, and where they are few the rows, too.
   template <typename Work>
   void each_block(const Team& team, int64_t panels, Work work) const {
-    const bool alone = team.size == 1;
-    const int64_t chunks = alone ? (job.H * job.W + PIXELS_AT_ONCE - 1) / PIXELS_AT_ONCE
-                                 : panels % team.size ? (4 * team.size + panels - 1) / panels : 1;
-    const int64_t rows = (job.H + chunks - 1) / chunks, width = alone ? panels : 1;
-    const int64_t blocks = (job.H + rows - 1) / rows * (panels / width);
-    team.each(blocks, [&](int64_t block) {
-      const int64_t row = block / (panels / width) * rows, panel = block % (panels / width) * width;
-      work(row, std::min(row + rows, job.H), panel, panel + width);
+    const int64_t chunks = panels % team.size ? (4 * team.size + panels - 1) / panels : 1;
+    const int64_t rows = (job.H + chunks - 1) / chunks, blocks = (job.H + rows - 1) / rows;
+    team.deal(blocks * panels, [&](int64_t block) {
+      const int64_t row = block / panels * rows;
+      work(row, std::min(row + rows, job.H), block % panels);
     });
   }
 
@@ -301,6 +298,18 @@ void run_images(const SpectralTransformJob<T>& job) {
 template <typename T, int LANES>
 void run_spectral_transform(const SpectralTransformJob<T>& job) {
   job.C > LANES / 2 ? run_images<T, LANES>(job) : run_images<T, LANES / 2>(job);
+}
+
+// A whole FFC: y is what it makes of x, on top of `onto`.
+template <typename T, int LANES>
+void run_convolution(SpectralTransformJob<T> job, const ConvolutionMaps<T>& maps) {
+  job.N = maps.N;
+  job.x = maps.pooled.values;
+  job.x_layout = maps.pooled.layout;
+  job.y = maps.y.values + job.around->local_out;
+  job.y_layout = maps.y.layout;
+  job.maps = &maps;
+  run_spectral_transform<T, LANES>(job);
 }
 
 template <typename T, int LANES>

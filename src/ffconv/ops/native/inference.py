@@ -35,6 +35,7 @@ def structures(dtype: torch.dtype) -> tuple[Any, Any]:
             *((name, NormedLayer) for name in ("first", "unit", "local")),
             *((name, ctypes.c_void_p) for name in ("last", "around", "packed")),
             ("is_packed", ctypes.c_int64),
+            ("maps", ctypes.c_void_p),
         ]
 
     return NormedLayer, SpectralTransformJob

@@ -18,8 +18,19 @@ struct Layout {
 struct Team {
   int rank, size;
 
+  // This thread's part of so many tasks, from `first` to before `end`.
+  int64_t first(int64_t tasks) const { return tasks * rank / size; }
+  int64_t end(int64_t tasks) const { return tasks * (rank + 1) / size; }
+
+  // A thread takes neighbours, and the same ones each time: what it made itself is in its cache.
   template <typename Work>
   void each(int64_t tasks, Work work) const {
+    for (int64_t task = first(tasks); task < end(tasks); ++task) work(task);
+  }
+
+  // In turn, where the last tasks are smaller than the first ones.
+  template <typename Work>
+  void deal(int64_t tasks, Work work) const {
     for (int64_t task = rank; task < tasks; task += size) work(task);
   }
 

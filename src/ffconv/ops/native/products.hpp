@@ -17,7 +17,7 @@ constexpr int VECTOR_BYTES = 32, TILE_ROWS = 6;  // 12 of 16
 constexpr int VECTOR_BYTES = 16, TILE_ROWS = 6;
 #endif
 
-// What becomes of a product: it is stored, with what is there and the columns' shifts added, and after a ReLU.
+// What becomes of a product: it is stored, with rows of another matrix and the columns' shifts added, and after a ReLU.
 enum Finish : unsigned { STORE = 0, ADD = 1, SHIFT = 2, RELU = 4 };
 
 // The weights of one column of a product, their factor, and its shift.
@@ -92,16 +92,18 @@ struct Product {
   int64_t depth;
   const T *panel, *shift;
   T* c;
-  int64_t c_row, columns;
+  int64_t c_row;
+  const T* onto;  // the rows that are added
+  int64_t onto_row, columns;
   unsigned finish;
   bool first_panel;  // the next tile is not in the cache yet
 };
 
 template <typename T, int ROWS, int VECTORS>
-void product_tile(const Product<T>& of, const T* a, T* c) {
+void product_tile(const Product<T>& of, const T* a, const T* onto, T* c) {
   constexpr int LANES = Packed<T>::LANES;
   using V = typename Vector<T, LANES>::type;
-  const int64_t a_row = of.a_row, c_row = of.c_row;
+  const int64_t a_row = of.a_row, onto_row = of.onto_row, c_row = of.c_row;
   V sum[ROWS][VECTORS];
 #pragma GCC unroll 2
   for (int v = 0; v < VECTORS; ++v) {
@@ -110,6 +112,7 @@ void product_tile(const Product<T>& of, const T* a, T* c) {
     for (int r = 0; r < ROWS; ++r) {
       sum[r][v] = start;
       __builtin_prefetch(c + r * c_row + v * LANES, 1);
+      if (onto != c) __builtin_prefetch(onto + r * onto_row + v * LANES);
     }
   }
   for (const Part* part = of.parts; part < of.parts_end; ++part) {
@@ -138,31 +141,34 @@ void product_tile(const Product<T>& of, const T* a, T* c) {
 #pragma GCC unroll 2
     for (int v = 0; v < VECTORS; ++v) {
       V value = sum[r][v];
-      T* to = c + r * c_row + v * LANES;
-      if (of.finish & ADD) value += load<T, LANES>(to, of.columns - v * LANES);
+      const int64_t count = of.columns - v * LANES;
+      if (of.finish & ADD) value += load<T, LANES>(onto + r * onto_row + v * LANES, count);
       if (of.finish & RELU) value = value < V{} ? V{} : value;  // which keeps NaN, as ReLU does
-      store<T, LANES>(value, to, of.columns - v * LANES);
+      store<T, LANES>(value, c + r * c_row + v * LANES, count);
     }
 }
 
 // By tiles of TILE_ROWS rows, and one of those that are left.
 template <typename T, int VECTORS, int... ROWS>
 void product_rows(const Product<T>& of, int64_t rows, std::integer_sequence<int, ROWS...>) {
-  using Tile = void (*)(const Product<T>&, const T*, T*);
+  using Tile = void (*)(const Product<T>&, const T*, const T*, T*);
   static constexpr Tile TILES[] = {product_tile<T, ROWS + 1, VECTORS>...};
   for (int64_t row = 0; row < rows; row += TILE_ROWS)
-    TILES[std::min<int64_t>(TILE_ROWS, rows - row) - 1](of, of.a + row * of.a_row, of.c + row * of.c_row);
+    TILES[std::min<int64_t>(TILE_ROWS, rows - row) - 1](of, of.a + row * of.a_row, of.onto + row * of.onto_row,
+                                                        of.c + row * of.c_row);
 }
 
 // `rows` pixels of `a` times one panel of the weight, in such parts, to those of `c`, whose first column is the
-// weight's.
+// weight's. What is added is what those hold, or rows elsewhere.
 template <typename T>
 void multiply(unsigned finish, const T* a, int64_t a_row, int64_t rows, const Packed<T>& weight, int64_t panel,
-              const Part* parts, const Part* parts_end, int64_t depth, T* c, int64_t c_row) {
+              const Part* parts, const Part* parts_end, int64_t depth, T* c, int64_t c_row, const T* onto = nullptr,
+              int64_t onto_row = 0) {
+  if (!onto) onto = c, onto_row = c_row;
   constexpr int64_t WIDTH = Packed<T>::WIDTH;
   const int64_t first = panel * WIDTH, columns = std::min(WIDTH, weight.columns - first);
   const Product<T> of{a, a_row, parts, parts_end, depth, weight.panel(panel), weight.shift + first, c + first, c_row,
-                      columns, finish, panel == 0};
+                      onto + first, onto_row, columns, finish, panel == 0};
   constexpr std::make_integer_sequence<int, TILE_ROWS> SIZES;
   columns > Packed<T>::LANES ? product_rows<T, 2>(of, rows, SIZES) : product_rows<T, 1>(of, rows, SIZES);
 }

@@ -80,7 +80,8 @@ def rows_adjacent(x: Tensor) -> Tensor:
 
 def are_rows_adjacent(x: Tensor) -> bool:
     """Whether :func:`rows_adjacent` gives the map itself."""
-    return (x.stride(1) == 1 or x.shape[1] == 1) and x.stride(2) == x.shape[3] * x.stride(3)
+    _, channel, row, pixel = x.stride()
+    return (channel == 1 or x.shape[1] == 1) and row == x.shape[3] * pixel
 
 
 def compiled(name: str, dtype: torch.dtype) -> Any:
