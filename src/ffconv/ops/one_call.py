@@ -121,8 +121,7 @@ class _Ready:
     ) -> None:
         self.size, self.dtype = x.shape[1:], x.dtype
         self.pad, self.spectral, self.parts, self.convolution = pad, spectral, parts, convolution
-        geometry = spectral.geometry
-        self.prepares = bool(pad.steps) or not geometry.covers_map or max(geometry.stride) > 1
+        self.prepares = bool(pad.steps) or not spectral.geometry.covers_map
 
     def suits(self, x: Tensor) -> bool:
         """Whether it is ready for x, too, and the layer is as it was."""
@@ -176,8 +175,8 @@ class _Parts:
         return True
 
     def are_unchanged(self) -> bool:
-        """Whether the modules and the memory of the tensors, or where these are counted the changes of values,
-        are what they were, and nobody looks between the modules."""
+        """Whether nobody looks between the modules, and they and the memory of the tensors are as they were,
+        or where changes are counted the values."""
         # Little memory is read and none taken: in a network all of it has left the cache from call to call.
         if self.versions is not None:
             same = all(map(eq, map(_version, self.tensors), self.versions))

@@ -29,7 +29,7 @@ def fuse(model: nn.Module) -> fx.GraphModule:
     """An equivalent network for inference; the given one is left alone.
 
     Batch norms are folded into the convolution or FFC whose output they alone read; the paths of an FFC
-    without groups become one convolution, which takes in the addition of a shortcut and the ReLU behind. Norms
+    without groups become one convolution, which takes in a shortcut's addition and the ReLU behind. Norms
     inside Spectral Transforms stay: on the CPU the transforms
     apply them while they load a spectrum, and a compiler makes them part of the ReLU. Values change by
     rounding only.
@@ -223,7 +223,7 @@ def _fold_relus(network: fx.GraphModule) -> None:
     """Make each ReLU that alone reads the output of an FFC a part of it."""
     modules, ffcs = dict(network.named_modules()), dict(_ffcs_that_run_once(network))
     for node in list(network.graph.nodes):
-        before = node.args[0] if node.args else None
+        before: Any = node.args[0] if node.args else None
         of_module = node.op == "call_module" and type(modules[str(node.target)]) is nn.ReLU
         if (of_module or node.target is F.relu) and before in ffcs and len(before.users) == 1:
             ffcs[before].relu = True

@@ -49,7 +49,8 @@ struct Map {
   }
 };
 
-// The maps of one call. `pooled` is the input of the Spectral Transform; `onto` may be missing.
+// The maps of one call. `pooled` is the input of the Spectral Transform: if it is missing, the means of the global
+// channels of x in windows of the stride. `onto` may be missing, too.
 template <typename T>
 struct ConvolutionMaps {
   Map<const T> x, pooled, onto;
@@ -68,20 +69,23 @@ struct ConvolutionJob {
   int64_t relu;   // whether all of y then goes through one
 };
 
-// The convolutions of a job, or none. Their weights are packed as one: columns of local outputs, then of global ones;
-// in the depth, tap by tap, local inputs and then global ones. Panels of global columns alone leave those out.
+// The convolutions of a job, or none, and the mixing of `hidden` channels into the global ones of the result. Their
+// weights are packed as one: columns of local outputs, then of global ones; in the depth, tap by tap, local inputs and
+// then global ones, and at last the hidden channels. Each panel leaves out what it has no weights for.
 template <typename T>
 class Convolutions {
  public:
-  Convolutions(const ConvolutionJob<T>* job, const ConvolutionMaps<T>* maps, Pieces& pieces)
+  Convolutions(const ConvolutionJob<T>* job, const ConvolutionMaps<T>* maps, const T* mixing, int64_t hidden,
+               Pieces& pieces)
       : job(job),
         maps(maps),
+        mixing(mixing),
+        hidden(hidden),
         taps(job ? job->height.kernel * job->width.kernel : 0),
         depth(job ? job->local_in + job->global_in : 0),
-        weight(Packed<T>::of(job ? job->local_out + job->global_out : 0, taps * depth, pieces)) {}
+        weight(Packed<T>::of(job ? job->local_out + job->global_out : 0, taps * depth + hidden, pieces)) {}
 
   explicit operator bool() const { return job; }
-  bool relu() const { return job && job->relu; }
   int64_t panels() const { return weight.panels(); }
 
   // Whether so many threads had better each read the whole weight than each the whole map.
@@ -90,42 +94,68 @@ class Convolutions {
     return threads == 1 || (pixels >= taps * weight.columns && job->height.outputs >= 4 * threads);
   }
 
+  bool pools() const { return job && !maps->pooled.values && job->height.stride * job->width.stride > 1; }
+  int64_t pooled_row() const { return job ? job->width.outputs * job->global_in : 0; }
+
+  // The row of the pooled map of image n. At the map's end a window has the pixels that there are.
+  void pool(int64_t n, int64_t row, T* to) const {
+    const Axis &height = job->height, &width = job->width;
+    const int64_t top = row * height.stride, bottom = std::min(top + height.stride, height.size);
+    for (int64_t column = 0; column < width.outputs; ++column, to += job->global_in) {
+      const int64_t left = column * width.stride, right = std::min(left + width.stride, width.size);
+      std::fill_n(to, job->global_in, T(0));
+      for (int64_t h = top; h < bottom; ++h)
+        for (int64_t w = left; w < right; ++w) {
+          const T* from = maps->x.at(n, h, w) + job->local_in;
+          for (int64_t c = 0; c < job->global_in; ++c) to[c] += from[c];
+        }
+      const T factor = T(1) / T((bottom - top) * (right - left));
+      for (int64_t c = 0; c < job->global_in; ++c) to[c] *= factor;
+    }
+  }
+
   void pack(const Team& team) {
-    team.each(weight.panels(), [&](int64_t panel) {
+    team.deal(weight.panels(), [&](int64_t panel) {
       for (int64_t tap = 0; tap < taps; ++tap) {
         pack_path(panel, tap, job->l2l, job->l2g, 0, job->local_in);
-        pack_path(panel, tap, job->g2l, {}, job->local_in, depth_of(panel) - job->local_in);
+        if (has_local(panel)) pack_path(panel, tap, job->g2l, {}, job->local_in, job->global_in);
       }
+      if (has_global(panel)) pack_path(panel, 0, {}, {mixing, hidden, 0}, taps * depth, hidden);
     });
   }
 
-  // Rows of the result of image n, from `row` to before `end`, and so of the panels. The global channels do not go
-  // through the ReLU yet: something is still to be added to them.
-  void rows(int64_t n, int64_t row, int64_t end, int64_t first_panel, int64_t end_panel) const {
-    const std::vector<Run> runs = runs_of(n, row, end);
-    std::vector<Part> parts;
-    std::vector<size_t> ends;
+  // Rows of the result of image n, from `row` to before `end`, and so of the panels. The hidden channels lie in `h`,
+  // a map as large as the result.
+  void rows(int64_t n, const T* h, int64_t row, int64_t end, int64_t first_panel, int64_t end_panel) const {
+    const std::vector<Run> runs = runs_of(n, h, row, end);
+    std::vector<Part<T>> parts[2];  // with the global inputs, and without
+    std::vector<size_t> ends{0};
     for (const Run& run : runs) {
-      add_parts(parts, run);
-      ends.push_back(parts.size());
+      add_parts(parts[0], run, depth);
+      add_parts(parts[1], run, job->local_in);
+      ends.push_back(parts[0].size());
     }
-    for (int64_t panel = first_panel; panel < end_panel; ++panel)
+    const unsigned finish = SHIFT | (maps->onto.values ? ADD : STORE) | (job->relu ? RELU : STORE);
+    for (int64_t panel = first_panel; panel < end_panel; ++panel) {
+      const Part<T>* of_panel = parts[has_local(panel) ? 0 : 1].data();
       for (size_t i = 0; i < runs.size(); ++i)
-        convolve(runs[i], parts.data() + (i ? ends[i - 1] : 0), parts.data() + ends[i], panel);
+        multiply(finish, of_panel + ends[i], of_panel + ends[i + 1] - (has_global(panel) ? 0 : 1), runs[i].pixels,
+                 weight, panel, runs[i].y, runs[i].onto);
+    }
   }
 
  private:
   // Pixels of the result, side by side or one below the other, that have the same taps.
   struct Run {
-    const T *x, *onto;  // where tap 0 reads for the first one; what is added to that
-    T* y;
-    int64_t pixels, x_step, onto_step, y_step, first_row, end_row, first_column, end_column;
+    Rows<const T> x, h, onto;  // where tap 0 reads, the hidden channels, what is added
+    Rows<T> y;
+    int64_t pixels, first_row, end_row, first_column, end_column;
   };
 
-  int64_t first_column(int64_t panel) const { return panel * Packed<T>::WIDTH; }
-  int64_t depth_of(int64_t panel) const { return first_column(panel) < job->local_out ? depth : job->local_in; }
+  bool has_local(int64_t panel) const { return panel * Packed<T>::WIDTH < job->local_out; }
+  bool has_global(int64_t panel) const { return (panel + 1) * Packed<T>::WIDTH > job->local_out; }
 
-  // One tap's weights from `length` inputs.
+  // The weights of one tap from `length` inputs, at `start` of the tap's depth.
   void pack_path(int64_t panel, int64_t tap, const Filters<T>& to_local, const Filters<T>& to_global, int64_t start,
                  int64_t length) {
     const auto column = [&](int64_t c) {
@@ -138,59 +168,55 @@ class Convolutions {
     weight.pack(panel, length, column, [&](int64_t k) { return tap * depth + start + k; });
   }
 
-  void add_parts(std::vector<Part>& parts, const Run& run) const {
+  // The taps', and that of the hidden channels.
+  void add_parts(std::vector<Part<T>>& parts, const Run& run, int64_t inputs) const {
     const Layout& of_x = maps->x.layout;
     const int64_t down = job->height.dilation * of_x.row, right = job->width.dilation * of_x.pixel;
     for (int64_t row = run.first_row; row < run.end_row; ++row)
       for (int64_t column = run.first_column; column < run.end_column; ++column)
-        parts.push_back({row * down + column * right, (row * job->width.kernel + column) * depth});
+        parts.push_back({run.x.first + row * down + column * right, run.x.step, inputs,
+                         (row * job->width.kernel + column) * depth});
+    parts.push_back({run.h.first, run.h.step, hidden, taps * depth});
   }
 
-  void convolve(const Run& run, const Part* parts, const Part* parts_end, int64_t panel) const {
-    const bool relu = job->relu && first_column(panel) < job->local_out;
-    const bool mixed = first_column(panel + 1) > job->local_out;
-    const unsigned finish = SHIFT | (run.onto ? ADD : STORE) | (relu && !mixed ? RELU : STORE);
-    multiply(finish, run.x, run.x_step, run.pixels, weight, panel, parts, parts_end, depth_of(panel), run.y, run.y_step,
-             run.onto, run.onto_step);
-    if (!relu || !mixed) return;
-    for (int64_t pixel = 0; pixel < run.pixels; ++pixel) {
-      T* y = run.y + pixel * run.y_step;
-      for (int64_t c = first_column(panel); c < job->local_out; ++c) y[c] = y[c] < T(0) ? T(0) : y[c];
-    }
-  }
-
-  std::vector<Run> runs_of(int64_t n, int64_t first, int64_t end) const {
+  std::vector<Run> runs_of(int64_t n, const T* hidden_map, int64_t first, int64_t end) const {
     const Axis &height = job->height, &width = job->width;
     std::vector<Run> runs;
     for (int64_t h = first, next_h; h < end; h = next_h) {
       next_h = height.end_of_run(h, end);
       for (int64_t w = 0, next_w; w < width.outputs; w = next_w) {
         next_w = width.end_of_run(w, width.outputs);
-        add_runs(runs, n, h, next_h - h, w, next_w - w);
+        add_runs(runs, n, hidden_map, h, next_h - h, w, next_w - w);
       }
     }
     return runs;
   }
 
   // Of a rectangle: row by row, or column by column where that is longer.
-  void add_runs(std::vector<Run>& runs, int64_t n, int64_t h, int64_t rows, int64_t w, int64_t columns) const {
+  void add_runs(std::vector<Run>& runs, int64_t n, const T* hidden_map, int64_t h, int64_t rows, int64_t w,
+                int64_t columns) const {
     const Axis &height = job->height, &width = job->width;
-    const Layout &of_x = maps->x.layout, &of_onto = maps->onto.layout, &of_y = maps->y.layout;
     const bool upright = rows > columns;
-    const int64_t x_right = width.stride * of_x.pixel, x_down = height.stride * of_x.row;
+    const auto step = [&](const Layout& of) { return upright ? of.row : of.pixel; };
+    const Layout& of_x = maps->x.layout;
+    const int64_t x_step = upright ? height.stride * of_x.row : width.stride * of_x.pixel;
+    const Map<const T> of_hidden{hidden_map, {0, width.outputs * hidden, hidden}};
     for (int64_t i = 0; i < (upright ? columns : rows); ++i) {
       const int64_t top = upright ? h : h + i, left = upright ? w + i : w;
       const T* x = maps->x.at(n, top * height.stride - height.padding, left * width.stride - width.padding);
-      runs.push_back({x, maps->onto.at(n, top, left), maps->y.at(n, top, left), upright ? rows : columns,
-                      upright ? x_down : x_right, upright ? of_onto.row : of_onto.pixel,
-                      upright ? of_y.row : of_y.pixel, height.first_tap(top), height.end_tap(top),
-                      width.first_tap(left), width.end_tap(left)});
+      runs.push_back({{x, x_step},
+                      {of_hidden.at(n, top, left), step(of_hidden.layout)},
+                      {maps->onto.at(n, top, left), step(maps->onto.layout)},
+                      {maps->y.at(n, top, left), step(maps->y.layout)},
+                      upright ? rows : columns, height.first_tap(top), height.end_tap(top), width.first_tap(left),
+                      width.end_tap(left)});
     }
   }
 
   const ConvolutionJob<T>* job;
   const ConvolutionMaps<T>* maps;
-  const int64_t taps, depth;
+  const T* mixing;
+  const int64_t hidden, taps, depth;
   Packed<T> weight;
 };
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ffconv.ops.native.inference import spectral_transform_job
-from ffconv.ops.native.transforms import Layout, compiled, rows_adjacent
+from ffconv.ops.native.transforms import compiled
 
 
 class Paths(NamedTuple):
@@ -149,27 +149,26 @@ class Convolution:
             relu=paths.relu,
         )
         self._job = spectral_transform_job(pooled, layers, eps, weight)
-        self._job.add, self._job.around = True, ctypes.addressof(self._around)
+        self._job.around = ctypes.addressof(self._around)
         self._made = ctypes.byref(self._job)
         self._packs, self._packing = keep_packed, threading.Lock()
         self._function = compiled("convolution", x.dtype)
         self.size = (paths.local_out + weight.shape[0], *pooled.shape[2:])
-        self._skipped = self._around.local_in * x.element_size()
         if keep_packed:
             count = compiled("packed_bytes", x.dtype)(ctypes.byref(self._job))
             self._packed = torch.empty(count, dtype=torch.uint8)
             self._job.packed = self._packed.data_ptr()
 
     def __call__(self, x: Tensor, pooled: Tensor | None = None, onto: Tensor | None = None) -> Tensor:
-        """The result for x, with a map of its size added; ``pooled`` by default the last channels of x.
+        """The result for x, with a map of its size added.
 
-        The maps' rows are adjacent, see :func:`are_rows_adjacent`.
+        The maps' rows are adjacent, see :func:`are_rows_adjacent`. Without ``pooled`` it is the last channels
+        of x, their means in windows of the stride.
         """
         y = torch.empty((len(x), *self.size), dtype=x.dtype, memory_format=torch.channels_last)
-        of_x = _place(x)
-        of_pooled = (of_x[0] + self._skipped, *of_x[1:]) if pooled is None else _place(pooled)
+        of_pooled = _NOWHERE if pooled is None else _place(pooled)
         of_onto = _NOWHERE if onto is None else _place(onto)
-        maps = ctypes.byref(_ConvolutionMaps(*of_x, *of_pooled, *of_onto, *_place(y), len(x)))
+        maps = ctypes.byref(_ConvolutionMaps(*_place(x), *of_pooled, *of_onto, *_place(y), len(x)))
         if not self._packs:
             self._function(self._made, maps)
             return y

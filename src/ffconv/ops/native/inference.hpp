@@ -58,8 +58,8 @@ struct Network {
         first(Packed<T>::of(alone() ? 0 : job.C, job.C_in, pieces)),
         unit(Packed<T>::of(mixed_width(), 2 * LANES * whole.blocks, pieces)),
         local(Packed<T>::of(has_local() ? mixed_width() : 0, 2 * LANES * quadrants.blocks, pieces)),
-        last(Packed<T>::of(alone() ? 0 : job.C_out, job.C, pieces)),
-        around(job.around, job.maps, pieces) {}
+        last(Packed<T>::of(alone() || job.around ? 0 : job.C_out, job.C, pieces)),
+        around(job.around, job.maps, job.last, job.C, pieces) {}
 
   bool alone() const { return !job.first.weight; }  // the Fourier Unit
   bool has_local() const { return job.local.weight; }
@@ -126,7 +126,8 @@ class ImageTransform {
         lines(std::max(job.H, job.W), pieces),
         opened(pieces.take<T>(std::max(network.whole.group_size(), network.quadrants.group_size()))),
         mixed(pieces.take<T>(std::max(network.whole.group_size(), network.quadrants.group_size()))),
-        quadrants(pieces.take<T>(network.has_local() ? 2 * network.quadrants.W * 4 * network.cut : 0)) {}
+        quadrants(pieces.take<T>(network.has_local() ? 2 * network.quadrants.W * 4 * network.cut : 0)),
+        pooled(pieces.take<T>(network.around.pools() ? 2 * network.around.pooled_row() : 0)) {}
 
   void run(int64_t n, const Maps<T, LANES>& maps, const Team& team) const {
     const bool local = network.has_local();
@@ -147,22 +148,16 @@ class ImageTransform {
     }
     team.each(pairs, [&](int64_t pair) { network.alone() ? close(n, maps, 2 * pair) : close_and_add(maps, 2 * pair); });
     if (network.alone()) return team.wait();
-    const int64_t panels = network.around.panels(), last_panels = network.last.panels();
-    if (!network.around || network.around.maps_outweigh(team.size)) {
-      const int64_t end = std::min(2 * team.end(pairs), job.H), rows = (PIXELS_AT_ONCE + job.W - 1) / job.W;
-      for (int64_t row = 2 * team.first(pairs); row < end; row += rows) {
-        if (network.around) network.around.rows(n, row, std::min(row + rows, end), 0, panels);
-        leave(n, maps, row, std::min(row + rows, end), 0, last_panels);
-      }
+    const int64_t row = 2 * team.first(pairs), end = std::min(2 * team.end(pairs), job.H);
+    if (!network.around) {
+      leave(n, maps, row, end);
+    } else if (network.around.maps_outweigh(team.size)) {
+      const int64_t rows = (PIXELS_AT_ONCE + job.W - 1) / job.W, panels = network.around.panels();
+      for (int64_t first = row; first < end; first += rows)
+        network.around.rows(n, maps.h, first, std::min(first + rows, end), 0, panels);
     } else {
       team.wait();
-      each_block(team, panels, [&](int64_t row, int64_t end, int64_t panel) {
-        network.around.rows(n, row, end, panel, panel + 1);
-      });
-      team.wait();
-      each_block(team, last_panels, [&](int64_t row, int64_t end, int64_t panel) {
-        leave(n, maps, row, end, panel, panel + 1);
-      });
+      share_panels(n, maps.h, team);
     }
     team.wait();
   }
@@ -170,14 +165,14 @@ class ImageTransform {
  private:
   static constexpr int64_t PIXELS_AT_ONCE = 112;  // they stay in the cache while all panels of a weight pass
 
-  // A team shares out the panels of a weight, so that each weight is read once, and where they are few the rows, too.
-  template <typename Work>
-  void each_block(const Team& team, int64_t panels, Work work) const {
+  // The convolutions by panels of the weight, so that each is read once, and where they are few by rows, too.
+  void share_panels(int64_t n, const T* h, const Team& team) const {
+    const int64_t panels = network.around.panels();
     const int64_t chunks = panels % team.size ? (4 * team.size + panels - 1) / panels : 1;
     const int64_t rows = (job.H + chunks - 1) / chunks, blocks = (job.H + rows - 1) / rows;
     team.deal(blocks * panels, [&](int64_t block) {
-      const int64_t row = block / panels * rows;
-      work(row, std::min(row + rows, job.H), block % panels);
+      const int64_t row = block / panels * rows, panel = block % panels;
+      network.around.rows(n, h, row, std::min(row + rows, job.H), panel, panel + 1);
     });
   }
 
@@ -192,7 +187,9 @@ class ImageTransform {
     const T* x = job.x + n * at.image + row * at.row;
     if (network.alone()) return lines.open_rows(maps.whole, row, x, rows > 1 ? x + at.row : nullptr, at.pixel);
     T* h = maps.h + row * W * C;
-    multiply_all(SHIFT | RELU, x, at.pixel, rows * W, network.first, h, C);
+    const bool pools = network.around.pools();
+    for (int64_t r = 0; pools && r < rows; ++r) network.around.pool(n, row + r, pooled + r * W * job.C_in);
+    multiply_all(SHIFT | RELU, pools ? pooled : x, pools ? job.C_in : at.pixel, rows * W, network.first, h, C);
     lines.open_rows(maps.whole, row, h, rows > 1 ? h + W * C : nullptr, C);
   }
 
@@ -253,19 +250,17 @@ class ImageTransform {
     });
   }
 
-  // Rows of the result, from `row` to before `end`, and so of the panels.
-  void leave(int64_t n, const Maps<T, LANES>& maps, int64_t row, int64_t end, int64_t panel, int64_t panels) const {
+  // Rows of the result, from `row` to before `end`.
+  void leave(int64_t n, const Maps<T, LANES>& maps, int64_t row, int64_t end) const {
     const Layout& at = job.y_layout;
-    T* y = job.y + n * at.image + row * at.row;
-    const unsigned finish = (job.add ? ADD : STORE) | (network.around.relu() ? RELU : STORE);
-    multiply_all(finish, maps.h + row * job.W * job.C, job.C, (end - row) * job.W, network.last, y, at.pixel, panel,
-                 panels);
+    multiply_all(job.add ? ADD : STORE, maps.h + row * job.W * job.C, job.C, (end - row) * job.W, network.last,
+                 job.y + n * at.image + row * at.row, at.pixel);
   }
 
   const Network<T, LANES>& network;
   const SpectralTransformJob<T>& job;
   const Lines<T, LANES> lines;
-  T *const opened, *const mixed, *const quadrants;
+  T *const opened, *const mixed, *const quadrants, *const pooled;
 };
 
 template <typename T, int LANES>
@@ -304,10 +299,9 @@ void run_spectral_transform(const SpectralTransformJob<T>& job) {
 template <typename T, int LANES>
 void run_convolution(SpectralTransformJob<T> job, const ConvolutionMaps<T>& maps) {
   job.N = maps.N;
-  job.x = maps.pooled.values;
-  job.x_layout = maps.pooled.layout;
-  job.y = maps.y.values + job.around->local_out;
-  job.y_layout = maps.y.layout;
+  const bool pooled = maps.pooled.values;
+  job.x = pooled ? maps.pooled.values : maps.x.values + job.around->local_in;
+  job.x_layout = pooled ? maps.pooled.layout : maps.x.layout;
   job.maps = &maps;
   run_spectral_transform<T, LANES>(job);
 }

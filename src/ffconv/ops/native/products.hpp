@@ -78,32 +78,40 @@ struct Packed {
   }
 };
 
-// A part of a product's depth: `a` is so far on, and the panel begins at value `start` of each column.
+// A part of a product's depth: rows of a matrix, `step` apart, times the values of each of the panel's columns from
+// `start` on.
+template <typename T>
 struct Part {
-  int64_t a, start;
+  const T* first;
+  int64_t step, depth, start;
 };
 
-// Rows of `a` times one panel, in parts of the same depth each, to rows of `c`.
+// Rows of a result, or none.
+template <typename T>
+struct Rows {
+  T* first;
+  int64_t step;
+};
+
+// A sum of parts, to rows of `c`.
 template <typename T>
 struct Product {
-  const T* a;
-  int64_t a_row;
-  const Part *parts, *parts_end;
-  int64_t depth;
+  const Part<T> *parts, *parts_end;
   const T *panel, *shift;
-  T* c;
-  int64_t c_row;
-  const T* onto;  // the rows that are added
-  int64_t onto_row, columns;
+  Rows<T> c;
+  Rows<const T> onto;  // what is added
+  int64_t columns;
   unsigned finish;
   bool first_panel;  // the next tile is not in the cache yet
 };
 
 template <typename T, int ROWS, int VECTORS>
-void product_tile(const Product<T>& of, const T* a, const T* onto, T* c) {
+void product_tile(const Product<T>& of, int64_t row) {
   constexpr int LANES = Packed<T>::LANES;
   using V = typename Vector<T, LANES>::type;
-  const int64_t a_row = of.a_row, onto_row = of.onto_row, c_row = of.c_row;
+  const int64_t c_step = of.c.step, onto_step = of.onto.step;
+  T* const c = of.c.first + row * c_step;
+  const T* const onto = of.onto.first + row * onto_step;
   V sum[ROWS][VECTORS];
 #pragma GCC unroll 2
   for (int v = 0; v < VECTORS; ++v) {
@@ -111,25 +119,26 @@ void product_tile(const Product<T>& of, const T* a, const T* onto, T* c) {
 #pragma GCC unroll 16
     for (int r = 0; r < ROWS; ++r) {
       sum[r][v] = start;
-      __builtin_prefetch(c + r * c_row + v * LANES, 1);
-      if (onto != c) __builtin_prefetch(onto + r * onto_row + v * LANES);
+      __builtin_prefetch(c + r * c_step + v * LANES, 1);
+      if (onto != c) __builtin_prefetch(onto + r * onto_step + v * LANES);
     }
   }
-  for (const Part* part = of.parts; part < of.parts_end; ++part) {
-    const T *left = a + part->a, *panel = of.panel + part->start * Packed<T>::WIDTH;
+  for (const Part<T>* part = of.parts; part < of.parts_end; ++part) {
+    const int64_t step = part->step, depth = part->depth;
+    const T *left = part->first + row * step, *panel = of.panel + part->start * Packed<T>::WIDTH;
     const bool ahead = of.first_panel && part + 1 == of.parts_end;
-    for (int64_t start = 0; start < of.depth; start += LANES) {
+    for (int64_t start = 0; start < depth; start += LANES) {
       if (ahead)
 #pragma GCC unroll 16
-        for (int r = 0; r < ROWS; ++r) __builtin_prefetch(left + (ROWS + r) * a_row + start);  // of the next tile
-      const int64_t end = std::min<int64_t>(start + LANES, of.depth);
+        for (int r = 0; r < ROWS; ++r) __builtin_prefetch(left + (ROWS + r) * step + start);  // of the next tile
+      const int64_t end = std::min<int64_t>(start + LANES, depth);
       for (int64_t k = start; k < end; ++k) {
         V right[VECTORS];
 #pragma GCC unroll 2
         for (int v = 0; v < VECTORS; ++v) right[v] = load<T, LANES>(panel + (2 * k + v) * LANES, LANES);
 #pragma GCC unroll 16
         for (int r = 0; r < ROWS; ++r) {
-          const V value = left[r * a_row + k] - V{};  // in all lanes
+          const V value = left[r * step + k] - V{};  // in all lanes
 #pragma GCC unroll 2
           for (int v = 0; v < VECTORS; ++v) sum[r][v] += value * right[v];
         }
@@ -142,49 +151,45 @@ void product_tile(const Product<T>& of, const T* a, const T* onto, T* c) {
     for (int v = 0; v < VECTORS; ++v) {
       V value = sum[r][v];
       const int64_t count = of.columns - v * LANES;
-      if (of.finish & ADD) value += load<T, LANES>(onto + r * onto_row + v * LANES, count);
+      if (of.finish & ADD) value += load<T, LANES>(onto + r * onto_step + v * LANES, count);
       if (of.finish & RELU) value = value < V{} ? V{} : value;  // which keeps NaN, as ReLU does
-      store<T, LANES>(value, c + r * c_row + v * LANES, count);
+      store<T, LANES>(value, c + r * c_step + v * LANES, count);
     }
 }
 
 // By tiles of TILE_ROWS rows, and one of those that are left.
 template <typename T, int VECTORS, int... ROWS>
 void product_rows(const Product<T>& of, int64_t rows, std::integer_sequence<int, ROWS...>) {
-  using Tile = void (*)(const Product<T>&, const T*, const T*, T*);
+  using Tile = void (*)(const Product<T>&, int64_t);
   static constexpr Tile TILES[] = {product_tile<T, ROWS + 1, VECTORS>...};
   for (int64_t row = 0; row < rows; row += TILE_ROWS)
-    TILES[std::min<int64_t>(TILE_ROWS, rows - row) - 1](of, of.a + row * of.a_row, of.onto + row * of.onto_row,
-                                                        of.c + row * of.c_row);
+    TILES[std::min<int64_t>(TILE_ROWS, rows - row) - 1](of, row);
 }
 
-// `rows` pixels of `a` times one panel of the weight, in such parts, to those of `c`, whose first column is the
-// weight's. What is added is what those hold, or rows elsewhere.
+// So many rows times one panel of the weight, to those of `c`, whose first column is the weight's. What is added is
+// what those hold, or rows elsewhere.
 template <typename T>
-void multiply(unsigned finish, const T* a, int64_t a_row, int64_t rows, const Packed<T>& weight, int64_t panel,
-              const Part* parts, const Part* parts_end, int64_t depth, T* c, int64_t c_row, const T* onto = nullptr,
-              int64_t onto_row = 0) {
-  if (!onto) onto = c, onto_row = c_row;
+void multiply(unsigned finish, const Part<T>* parts, const Part<T>* parts_end, int64_t rows, const Packed<T>& weight,
+              int64_t panel, Rows<T> c, Rows<const T> onto = {}) {
   constexpr int64_t WIDTH = Packed<T>::WIDTH;
   const int64_t first = panel * WIDTH, columns = std::min(WIDTH, weight.columns - first);
-  const Product<T> of{a, a_row, parts, parts_end, depth, weight.panel(panel), weight.shift + first, c + first, c_row,
-                      onto + first, onto_row, columns, finish, panel == 0};
+  if (!onto.first) onto = {c.first, c.step};
+  const Product<T> of{parts, parts_end, weight.panel(panel), weight.shift + first, {c.first + first, c.step},
+                      {onto.first + first, onto.step}, columns, finish, panel == 0};
   constexpr std::make_integer_sequence<int, TILE_ROWS> SIZES;
   columns > Packed<T>::LANES ? product_rows<T, 2>(of, rows, SIZES) : product_rows<T, 1>(of, rows, SIZES);
 }
 
-// The product with panels from `panel` to before `end`, by default with all, by so many rows that they stay in the
-// cache while the panels pass.
+// The product with all panels, by so many rows that they stay in the cache while the panels pass.
 template <typename T>
-void multiply_all(unsigned finish, const T* a, int64_t a_row, int64_t rows, const Packed<T>& weight, T* c,
-                  int64_t c_row, int64_t panel = 0, int64_t end = -1) {
+void multiply_all(unsigned finish, const T* a, int64_t a_step, int64_t rows, const Packed<T>& weight, T* c,
+                  int64_t c_step) {
   constexpr int64_t CHUNK = 8 * TILE_ROWS;
-  const Part whole{0, 0};
-  if (end < 0) end = weight.panels();
-  for (int64_t row = 0; row < rows; row += CHUNK)
-    for (int64_t p = panel; p < end; ++p)
-      multiply(finish, a + row * a_row, a_row, std::min(CHUNK, rows - row), weight, p, &whole, &whole + 1,
-               weight.depth, c + row * c_row, c_row);
+  for (int64_t row = 0; row < rows; row += CHUNK) {
+    const Part<T> whole{a + row * a_step, a_step, weight.depth, 0};
+    for (int64_t panel = 0; panel < weight.panels(); ++panel)
+      multiply(finish, &whole, &whole + 1, std::min(CHUNK, rows - row), weight, panel, {c + row * c_step, c_step});
+  }
 }
 
 }  // namespace
