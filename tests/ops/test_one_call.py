@@ -269,10 +269,32 @@ def test_a_counter_of_operations_sees_the_convolution() -> None:
     assert counter.get_total_flops() > 2 * x.shape[0] * 8 * 8 * 9 * CHANNELS[0] * CHANNELS[1]
 
 
-def test_large_weights_are_left_to_torch(calls: list) -> None:
-    ffc = layer(3, 1, 1, channels=(24, 4096))
+@pytest.mark.parametrize(("size", "expected"), [((31, 32), 1), ((32, 32), 0)])
+def test_large_weights_for_large_maps_are_left_to_torch(
+    size: tuple[int, int], expected: int, calls: list
+) -> None:
+    ffc = layer(3, 1, 1, channels=(24, 2048), ratio_out=0)
     with torch.no_grad():
-        ffc(image(4, 4))
+        ffc(image(*size, number=1))
+    assert len(calls) == expected
+
+
+@pytest.mark.parametrize("ratios", [(0, 0.25), (0.25, 0), (0, 0), (1, 0), (0, 1)], ids=str)
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.usefixtures("three_threads")
+def test_without_a_spectral_transform(number: int, ratios: tuple[float, float], calls: list) -> None:
+    ffc, x = layer(3, 2, 1, ratio_in=ratios[0], ratio_out=ratios[1]), image(11, 37, number=number)
+    other = torch.ones(number, CHANNELS[1], 6, 19).double().to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        torch.testing.assert_close(ffc(x), by_parts(ffc, x))
+    torch.testing.assert_close(fuse(Shortcut(ffc))(x, other), nn.functional.relu(by_parts(ffc, x) + other))
+    assert len(calls) == 2
+
+
+def test_of_another_type_the_parts_are_called(calls: list) -> None:
+    ffc, x = layer(3, 1, 1, ratio_out=0).bfloat16(), image(8, 8).bfloat16()
+    with torch.no_grad():
+        ffc(x)
     assert not calls
 
 

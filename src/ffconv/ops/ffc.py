@@ -252,8 +252,7 @@ class FFCNd(nn.Module):
     @property
     def runs_in_one_call(self) -> bool:
         """Whether the layer is such as the compiled library computes as a whole in inference."""
-        ordinary = self.dims == 2 and self.groups == 1 and self.in_local + self.out_local > 0
-        return ordinary and self.spectral is not None
+        return self.dims == 2 and self.groups == 1 and self.in_local + self.out_local > 0
 
     def paths(self) -> Paths:
         """The ordinary convolutions of a layer of images without groups."""

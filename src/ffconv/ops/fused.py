@@ -66,7 +66,7 @@ def suits(x: Tensor, *, local: bool) -> bool:
         of_cpu = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
         wanted = current_engine() in ("auto", "native") and not torch.is_autocast_enabled("cpu")
         return of_cpu and wanted and native.available() and not need_operations()
-    return may_be_used() and _suits_sizes(x, local=local)
+    return may_be_used() and suits_sizes(x, x.shape[2:], local=local)
 
 
 def may_be_used() -> bool:
@@ -76,11 +76,12 @@ def may_be_used() -> bool:
     return not followed and current_engine() in ("auto", "native")
 
 
-def _suits_sizes(x: Tensor, *, local: bool) -> bool:
-    N, _, H, W = x.shape
+def suits_sizes(x: Tensor, size: Sequence[int], *, local: bool) -> bool:
+    """Whether the library transforms maps such as x, pooled to this size."""
+    H, W = size
     sides = [(H, W), ((H + 1) // 2, (W + 1) // 2)] if local else [(H, W)]
     # A norm's own error tells of a batch of one value.
-    return N * sides[-1][0] * sides[-1][1] > 1 and all(native.suits(x, *side) for side in sides)
+    return len(x) * sides[-1][0] * sides[-1][1] > 1 and all(native.suits(x, *side) for side in sides)
 
 
 def is_layer(conv: nn.Module | None, norm: nn.Module | None) -> bool:
@@ -181,7 +182,7 @@ def _inference_operator(
     x: Tensor, layers: Sequence[Tensor], eps: Sequence[float], weight: Tensor | None
 ) -> Tensor:
     """Without gradients, the norms by their statistics; ``layers`` as :func:`native.spectral_transform`'s."""
-    if _suits_sizes(x, local=len(eps) == 3):
+    if suits_sizes(x, x.shape[2:], local=len(eps) == 3):
         return native.spectral_transform(x, None, layers, eps, weight)
     norms = [
         _Norm(layers[5 * i + 3], layers[5 * i + 4], by_batch=False, momentum=0.0, eps=value)
@@ -196,7 +197,7 @@ def _inference_operator(
 def _onto_operator(
     onto: Tensor, x: Tensor, layers: Sequence[Tensor], eps: Sequence[float], weight: Tensor | None
 ) -> None:
-    if _suits_sizes(x, local=len(eps) == 3):
+    if suits_sizes(x, x.shape[2:], local=len(eps) == 3):
         native.spectral_transform(x, onto, layers, eps, weight)
     else:
         z = _inference_operator(x, layers, eps, weight)

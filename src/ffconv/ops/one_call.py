@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from operator import attrgetter, eq, is_
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,18 +13,19 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
 from ffconv.ops import fused, native
-from ffconv.ops.geometry import Padding, aligned_avg_pool
+from ffconv.ops.geometry import Geometry, Padding, aligned_avg_pool
 from ffconv.ops.native import Paths
 from ffconv.ops.spectral_transform import SpectralTransform
 
-# Bytes of weights from which on torch's own convolutions are faster: the library's read them from beyond a
-# core's cache (docs/performance.md).
-_LARGEST = 3 << 20
+# Bytes of weights and pixels of a map beyond which torch's own convolutions are faster: the library's read
+# one or the other from beyond a core's cache, again and again (docs/performance.md).
+_LARGEST, _MANY = 3 << 20, 1024
 
 
 class _Layer(Protocol):
     """An FFC, or what computes one."""
 
+    geometry: Geometry
     pad: Padding
     spectral: SpectralTransform | None
 
@@ -82,46 +83,56 @@ class OneCall:
     def _made_ready(self, layer: Any, x: Tensor) -> _Ready | None:
         if _want_gradient([x, *layer._parameters.values()]) or not fused.may_be_used():
             return None
-        spectral = layer.spectral
-        if type(spectral) is not SpectralTransform or fused.has_hooks(spectral):
-            return None  # another one may compute something else
-        paths = layer.paths()
-        if sum(tensor.nbytes for tensor in paths[:4] if tensor is not None) > _LARGEST:
+        paths, size = layer.paths(), layer.geometry.output_size(x.shape[2:])
+        if not native.takes(x) or min(size) < 1 or _is_for_torch(paths, size):
             return None
-        layers = spectral.layers_as_built()
-        tensors = None if layers is None else fused.tensors_by_statistics(layers)
-        if layers is None or tensors is None or min(spectral.geometry.output_size(x.shape[2:])) < 1:
+        spectral = _Spectral.of(layer.spectral, x, size)
+        if spectral is None:
             return None
         parts = _Parts(layer)
-        pooled = aligned_avg_pool(_global_channels(x, spectral), spectral.geometry)
-        if not fused.suits(pooled, local=spectral.lfu is not None):
-            return None
         if not fused.are_alike(x, *parts.tensors) or _want_gradient(parts.tensors):
             return None
         keep = self.keep_packed and parts.count_changes_only()
-        weight: Any = spectral._modules["conv2"]._parameters["weight"]  # pyright: ignore
-        eps = [norm.eps for _, norm in layers]
-        convolution = native.Convolution(layer.pad(x), pooled, paths, tensors, eps, weight, keep_packed=keep)
-        ready = _Ready(x, layer.pad, spectral, parts, convolution)
+        convolution = native.Convolution(layer.pad(x), size, paths, *spectral, keep_packed=keep)
+        ready = _Ready(x, layer, parts, convolution)
         if keep or not convolution.copies:  # which would not follow the weights
             self._ready = ready
         return ready
 
 
+class _Spectral(NamedTuple):
+    """What of a Spectral Transform the call is given, see :class:`native.Convolution`."""
+
+    layers: Sequence[Tensor] = ()
+    eps: Sequence[float] = ()
+    weight: Tensor | None = None
+
+    @classmethod
+    def of(cls, spectral: SpectralTransform | None, x: Tensor, size: Sequence[int]) -> _Spectral | None:
+        """None if one is there that the library does not compute for a result of such a size."""
+        if spectral is None:
+            return cls()
+        if type(spectral) is not SpectralTransform or fused.has_hooks(spectral):
+            return None  # another one may compute something else
+        if not fused.suits_sizes(x, size, local=spectral.lfu is not None):
+            return None
+        layers = spectral.layers_as_built()
+        tensors = None if layers is None else fused.tensors_by_statistics(layers)
+        if layers is None or tensors is None:
+            return None
+        weight: Any = spectral._modules["conv2"]._parameters["weight"]  # pyright: ignore
+        return cls(tensors, [norm.eps for _, norm in layers], weight)
+
+
 class _Ready:
     """What was made ready for maps such as x."""
 
-    def __init__(
-        self,
-        x: Tensor,
-        pad: Padding,
-        spectral: SpectralTransform,
-        parts: _Parts,
-        convolution: native.Convolution,
-    ) -> None:
+    def __init__(self, x: Tensor, layer: _Layer, parts: _Parts, convolution: native.Convolution) -> None:
         self.size, self.dtype = x.shape[1:], x.dtype
-        self.pad, self.spectral, self.parts, self.convolution = pad, spectral, parts, convolution
-        self.prepares = bool(pad.steps) or not spectral.geometry.covers_map
+        self.pad, self.parts, self.convolution = layer.pad, parts, convolution
+        self.geometry = layer.geometry
+        self.pools = layer.spectral is not None and (bool(layer.pad.steps) or not layer.geometry.covers_map)
+        self.local_in = convolution.local_in
 
     def suits(self, x: Tensor) -> bool:
         """Whether it is ready for x, too, and the layer is as it was."""
@@ -141,10 +152,12 @@ class _Ready:
         )
 
     def run(self, x: Tensor, onto: Tensor | None) -> Tensor:
-        if not self.prepares:
-            return self.convolution(x, None, onto)
-        pooled = aligned_avg_pool(_global_channels(x, self.spectral), self.spectral.geometry)
-        return self.convolution(native.rows_adjacent(self.pad(x)), native.rows_adjacent(pooled), onto)
+        pooled = None
+        if self.pools:  # the library does it where windows begin at the map's first pixel
+            pooled = native.rows_adjacent(aligned_avg_pool(x[:, self.local_in :], self.geometry))
+        if self.pad.steps:
+            x = native.rows_adjacent(self.pad(x))
+        return self.convolution(x, pooled, onto)
 
 
 class _Parts:
@@ -210,9 +223,9 @@ def _is_map(x: Tensor) -> bool:
     return type(x) is Tensor and x.is_cpu and x.dim() == 4 and native.are_rows_adjacent(x)
 
 
-def _global_channels(x: Tensor, spectral: SpectralTransform) -> Tensor:
-    conv1: Any = spectral._modules["conv1"]
-    return x[:, x.shape[1] - conv1.in_channels :]
+def _is_for_torch(paths: Paths, size: Sequence[int]) -> bool:
+    weights = sum(tensor.nbytes for tensor in paths[:3] if tensor is not None)
+    return weights > _LARGEST and size[0] * size[1] >= _MANY
 
 
 def _want_gradient(tensors: Iterable[Tensor | None]) -> bool:

@@ -82,7 +82,7 @@ class InferenceFFC(nn.Module):
     def __init__(self, ffc: FFCNd) -> None:
         super().__init__()
         self.in_local, self.out_local = ffc.in_local, ffc.out_local
-        self.pad = ffc.pad
+        self.geometry, self.pad = ffc.geometry, ffc.pad
         weight = ffc.dense_weight()
         if ffc.convolves_from_sides:
             self.conv = _convolution(ffc, weight[:, : ffc.in_local], ffc.bias)

@@ -3,7 +3,15 @@
 from ffconv.ops.native.convolution import Convolution, Paths
 from ffconv.ops.native.inference import spectral_transform
 from ffconv.ops.native.training import Gradients, Layer, backward, forward
-from ffconv.ops.native.transforms import are_rows_adjacent, available, irfft2, rfft2, rows_adjacent, suits
+from ffconv.ops.native.transforms import (
+    are_rows_adjacent,
+    available,
+    irfft2,
+    rfft2,
+    rows_adjacent,
+    suits,
+    takes,
+)
 
 __all__ = [
     "Convolution",
@@ -19,4 +27,5 @@ __all__ = [
     "rows_adjacent",
     "spectral_transform",
     "suits",
+    "takes",
 ]

@@ -69,29 +69,31 @@ struct ConvolutionJob {
   int64_t relu;   // whether all of y then goes through one
 };
 
-// The convolutions of a job, or none, and the mixing of `hidden` channels into the global ones of the result. Their
-// weights are packed as one: columns of local outputs, then of global ones; in the depth, tap by tap, local inputs and
+// The convolutions of a job, or none, and the mixing of `hidden` channels into the global ones of the result, with
+// their weights packed as one: columns of local outputs, then of global ones; in the depth, tap by tap, local inputs and
 // then global ones, and at last the hidden channels. Each panel leaves out what it has no weights for.
 template <typename T>
 class Convolutions {
  public:
-  Convolutions(const ConvolutionJob<T>* job, const ConvolutionMaps<T>* maps, const T* mixing, int64_t hidden,
-               Pieces& pieces)
+  Convolutions(const ConvolutionJob<T>* job, const ConvolutionMaps<T>* maps, const T* mixing, int64_t hidden)
       : job(job),
         maps(maps),
         mixing(mixing),
         hidden(hidden),
         taps(job ? job->height.kernel * job->width.kernel : 0),
         depth(job ? job->local_in + job->global_in : 0),
-        weight(Packed<T>::of(job ? job->local_out + job->global_out : 0, taps * depth + hidden, pieces)) {}
+        columns(job ? job->local_out + job->global_out : 0) {}
 
   explicit operator bool() const { return job; }
-  int64_t panels() const { return weight.panels(); }
+
+  int64_t panels() const { return (columns + Packed<T>::WIDTH - 1) / Packed<T>::WIDTH; }
+  // For so many panels of the weight at a time.
+  Packed<T> memory(int64_t kept, Pieces& pieces) const { return {columns, taps * depth + hidden, kept, pieces}; }
 
   // Whether so many threads had better each read the whole weight than each the whole map.
   bool maps_outweigh(int threads) const {
     const int64_t pixels = job->height.outputs * job->width.outputs;
-    return threads == 1 || (pixels >= taps * weight.columns && job->height.outputs >= 4 * threads);
+    return threads == 1 || (pixels >= taps * columns && job->height.outputs >= 4 * threads);
   }
 
   bool pools() const { return job && !maps->pooled.values && job->height.stride * job->width.stride > 1; }
@@ -114,19 +116,18 @@ class Convolutions {
     }
   }
 
-  void pack(const Team& team) {
-    team.deal(weight.panels(), [&](int64_t panel) {
-      for (int64_t tap = 0; tap < taps; ++tap) {
-        pack_path(panel, tap, job->l2l, job->l2g, 0, job->local_in);
-        if (has_local(panel)) pack_path(panel, tap, job->g2l, {}, job->local_in, job->global_in);
-      }
-      if (has_global(panel)) pack_path(panel, 0, {}, {mixing, hidden, 0}, taps * depth, hidden);
-    });
+  void pack(int64_t panel, Packed<T>& weight) const {
+    for (int64_t tap = 0; tap < taps; ++tap) {
+      pack_path(weight, panel, tap, job->l2l, job->l2g, 0, job->local_in);
+      if (has_local(panel)) pack_path(weight, panel, tap, job->g2l, {}, job->local_in, job->global_in);
+    }
+    if (has_global(panel)) pack_path(weight, panel, 0, {}, {mixing, hidden, 0}, taps * depth, hidden);
   }
 
-  // Rows of the result of image n, from `row` to before `end`, and so of the panels. The hidden channels lie in `h`,
-  // a map as large as the result.
-  void rows(int64_t n, const T* h, int64_t row, int64_t end, int64_t first_panel, int64_t end_panel) const {
+  // Rows of the result of image n, from `row` to before `end`, and so of the weight's panels. The hidden channels lie
+  // in `h`, a map as large as the result.
+  void rows(int64_t n, const T* h, int64_t row, int64_t end, const Packed<T>& weight, int64_t first_panel,
+            int64_t end_panel) const {
     const std::vector<Run> runs = runs_of(n, h, row, end);
     std::vector<Part<T>> parts[2];  // with the global inputs, and without
     std::vector<size_t> ends{0};
@@ -156,8 +157,8 @@ class Convolutions {
   bool has_global(int64_t panel) const { return (panel + 1) * Packed<T>::WIDTH > job->local_out; }
 
   // The weights of one tap from `length` inputs, at `start` of the tap's depth.
-  void pack_path(int64_t panel, int64_t tap, const Filters<T>& to_local, const Filters<T>& to_global, int64_t start,
-                 int64_t length) {
+  void pack_path(Packed<T>& weight, int64_t panel, int64_t tap, const Filters<T>& to_local,
+                 const Filters<T>& to_global, int64_t start, int64_t length) const {
     const auto column = [&](int64_t c) {
       const bool local = c < job->local_out;
       const Filters<T>& path = local ? to_local : to_global;
@@ -216,8 +217,7 @@ class Convolutions {
   const ConvolutionJob<T>* job;
   const ConvolutionMaps<T>* maps;
   const T* mixing;
-  const int64_t hidden, taps, depth;
-  Packed<T> weight;
+  const int64_t hidden, taps, depth, columns;
 };
 
 }  // namespace

@@ -37,6 +37,11 @@ class Paths(NamedTuple):
         return next(weight.shape[2:] for weight in self[:3] if weight is not None)
 
     @property
+    def local_in(self) -> int:
+        """Local channels of the map."""
+        return next((weight.shape[1] for weight in (self.l2l, self.l2g) if weight is not None), 0)
+
+    @property
     def local_out(self) -> int:
         """Local channels of the result."""
         return next((weight.shape[0] for weight in (self.l2l, self.g2l) if weight is not None), 0)
@@ -89,13 +94,13 @@ class _ConvolutionMaps(ctypes.Structure):
 
 
 class Convolution:
-    """An FFC made ready for maps of one size: its ordinary convolutions, and the Spectral Transform.
+    """An FFC made ready for maps of one size: its ordinary convolutions, and its Spectral Transform, if any.
 
     Args:
         x: a map, padded as far as that is not by zeros.
-        pooled: its global channels as the Spectral Transform takes them, of the size of the result.
+        size: (H_out, W_out).
         paths: the convolutions.
-        layers: as for :func:`spectral_transform`; so are eps and weight.
+        layers: as for :func:`spectral_transform`; so are eps and weight. None without a Spectral Transform.
         keep_packed: whether the weights stay packed from call to call, in as much memory again. Otherwise
             each call reads them anew.
     Shape:
@@ -106,15 +111,15 @@ class Convolution:
     def __init__(
         self,
         x: Tensor,
-        pooled: Tensor,
+        size: Sequence[int],
         paths: Paths,
-        layers: Sequence[Tensor],
-        eps: Sequence[float],
-        weight: Tensor,
+        layers: Sequence[Tensor] = (),
+        eps: Sequence[float] = (),
+        weight: Tensor | None = None,
         *,
         keep_packed: bool = False,
     ) -> None:
-        given = [*paths[:4], *layers, weight]
+        given = [*paths[:4], weight, *layers]
         convolutions = [None if path is None else _taps_adjacent(path) for path in paths[:3]]
         rest = [None if tensor is None else tensor.contiguous() for tensor in given[3:]]
         self._kept: list[Any] = [*convolutions, *rest]
@@ -124,36 +129,30 @@ class Convolution:
             for kept, tensor in zip(self._kept, given, strict=True)
         )
         l2l, l2g, g2l = map(_Filters.of, convolutions)
-        bias, *layers, weight = rest  # pyright: ignore[reportAssignmentType]
-        geometry = zip(
-            x.shape[2:],
-            pooled.shape[2:],
-            paths.kernel,
-            paths.stride,
-            paths.padding,
-            paths.dilation,
-            strict=True,
-        )
-        height, width = (_Axis(*numbers) for numbers in geometry)
+        bias, weight, *layers = rest  # pyright: ignore[reportAssignmentType]
+        to_global = paths.l2g if weight is None else weight
+        global_in, global_out = x.shape[1] - paths.local_in, 0 if to_global is None else to_global.shape[0]
+        geometry = (x.shape[2:], size, paths.kernel, paths.stride, paths.padding, paths.dilation)
+        height, width = (_Axis(*numbers) for numbers in zip(*geometry, strict=True))
         self._around = _ConvolutionJob(
             height=height,
             width=width,
-            local_in=x.shape[1] - pooled.shape[1],
-            global_in=pooled.shape[1],
+            local_in=paths.local_in,
+            global_in=global_in,
             local_out=paths.local_out,
-            global_out=weight.shape[0],
+            global_out=global_out,
             l2l=l2l,
             g2l=g2l,
             l2g=l2g,
             bias=None if bias is None else bias.data_ptr(),
             relu=paths.relu,
         )
-        self._job = spectral_transform_job(pooled, layers, eps, weight)
+        self._job = spectral_transform_job(x.dtype, (global_in, *size), layers, eps, weight)
         self._job.around = ctypes.addressof(self._around)
         self._made = ctypes.byref(self._job)
         self._packs, self._packing = keep_packed, threading.Lock()
         self._function = compiled("convolution", x.dtype)
-        self.size = (paths.local_out + weight.shape[0], *pooled.shape[2:])
+        self.local_in, self.size = paths.local_in, (paths.local_out + global_out, *size)
         if keep_packed:
             count = compiled("packed_bytes", x.dtype)(ctypes.byref(self._job))
             self._packed = torch.empty(count, dtype=torch.uint8)

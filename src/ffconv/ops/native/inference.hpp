@@ -47,21 +47,25 @@ struct Network {
   const SpectralTransformJob<T>& job;
   const int64_t cut;  // channels of the map whose quadrants the Local Fourier Unit takes
   const Planes<T, LANES> whole, quadrants;
-  Packed<T> first, unit, local, last;
-  Convolutions<T> around;
+  const Convolutions<T> around;
+  const bool packs_late;  // the convolutions' weight, one panel at a time, right before it is needed
+  Packed<T> first, unit, local, last, convolved;
 
   Network(const SpectralTransformJob<T>& job, Pieces& pieces)
       : job(job),
         cut((job.C + 3) / 4),
         whole(job.C, job.C, job.H, job.W),
         quadrants(4 * cut, job.C, (job.H + 1) / 2, (job.W + 1) / 2),
-        first(Packed<T>::of(alone() ? 0 : job.C, job.C_in, pieces)),
-        unit(Packed<T>::of(mixed_width(), 2 * LANES * whole.blocks, pieces)),
-        local(Packed<T>::of(has_local() ? mixed_width() : 0, 2 * LANES * quadrants.blocks, pieces)),
-        last(Packed<T>::of(alone() || job.around ? 0 : job.C_out, job.C, pieces)),
-        around(job.around, job.maps, job.last, job.C, pieces) {}
+        around(job.around, job.maps, job.last, job.C),
+        packs_late(around && !job.packed && job.N < omp_get_max_threads() &&
+                   !around.maps_outweigh(omp_get_max_threads())),
+        first(alone() ? 0 : job.C, job.C_in, pieces),
+        unit(mixed_width(), 2 * LANES * whole.blocks, pieces),
+        local(has_local() ? mixed_width() : 0, 2 * LANES * quadrants.blocks, pieces),
+        last(alone() || around ? 0 : job.C_out, job.C, pieces),
+        convolved(around.memory(packs_late ? 0 : around.panels(), pieces)) {}
 
-  bool alone() const { return !job.first.weight; }  // the Fourier Unit
+  bool alone() const { return !job.first.weight; }  // the Fourier Unit, or nothing
   bool has_local() const { return job.local.weight; }
   int64_t mixed_width() const { return 2 * LANES * Planes<T, LANES>::of(job.C); }
 
@@ -78,7 +82,7 @@ struct Network {
     team.each(last.panels(), [&](int64_t panel) {
       last.pack(panel, job.C, [&](int64_t c) { return PackedColumn<T>{job.last + c * job.C, 1, 0}; }, in_order);
     });
-    around.pack(team);
+    if (!packs_late) team.deal(convolved.panels(), [&](int64_t panel) { around.pack(panel, convolved); });
     team.wait();
   }
 
@@ -127,9 +131,25 @@ class ImageTransform {
         opened(pieces.take<T>(std::max(network.whole.group_size(), network.quadrants.group_size()))),
         mixed(pieces.take<T>(std::max(network.whole.group_size(), network.quadrants.group_size()))),
         quadrants(pieces.take<T>(network.has_local() ? 2 * network.quadrants.W * 4 * network.cut : 0)),
-        pooled(pieces.take<T>(network.around.pools() ? 2 * network.around.pooled_row() : 0)) {}
+        pooled(pieces.take<T>(network.around.pools() ? 2 * network.around.pooled_row() : 0)),
+        one_panel(network.around.memory(network.packs_late ? 1 : 0, pieces)) {}
 
   void run(int64_t n, const Maps<T, LANES>& maps, const Team& team) const {
+    if (job.C) transform(n, maps, team);
+    // This thread's rows of h, which it has just made.
+    const int64_t pairs = (job.H + 1) / 2, row = 2 * team.first(pairs), end = std::min(2 * team.end(pairs), job.H);
+    if (network.around && !network.packs_late && network.around.maps_outweigh(team.size))
+      convolve_rows(n, maps.h, row, end);
+    else if (network.around)
+      convolve_panels(n, maps.h, team);
+    else if (!network.alone())
+      leave(n, maps, row, end);
+    team.wait();
+  }
+
+ private:
+  // h with the parts added; or of a Fourier Unit alone its result.
+  void transform(int64_t n, const Maps<T, LANES>& maps, const Team& team) const {
     const bool local = network.has_local();
     const int64_t pairs = (job.H + 1) / 2, local_pairs = (maps.quadrants.H + 1) / 2;
     const int64_t group = group_for(maps.whole, team), groups = (maps.whole.Wf + group - 1) / group;
@@ -147,32 +167,26 @@ class ImageTransform {
       team.wait();
     }
     team.each(pairs, [&](int64_t pair) { network.alone() ? close(n, maps, 2 * pair) : close_and_add(maps, 2 * pair); });
-    if (network.alone()) return team.wait();
-    const int64_t row = 2 * team.first(pairs), end = std::min(2 * team.end(pairs), job.H);
-    if (!network.around) {
-      leave(n, maps, row, end);
-    } else if (network.around.maps_outweigh(team.size)) {
-      const int64_t rows = (PIXELS_AT_ONCE + job.W - 1) / job.W, panels = network.around.panels();
-      for (int64_t first = row; first < end; first += rows)
-        network.around.rows(n, maps.h, first, std::min(first + rows, end), 0, panels);
-    } else {
-      team.wait();
-      share_panels(n, maps.h, team);
-    }
-    team.wait();
   }
 
- private:
-  static constexpr int64_t PIXELS_AT_ONCE = 112;  // they stay in the cache while all panels of a weight pass
+  // So many at once that they stay in the cache while all panels of the weight pass.
+  void convolve_rows(int64_t n, const T* h, int64_t row, int64_t end) const {
+    const int64_t count = (112 + job.W - 1) / job.W;
+    for (int64_t first = row; first < end; first += count)
+      network.around.rows(n, h, first, std::min(first + count, end), network.convolved, 0, network.convolved.panels());
+  }
 
-  // The convolutions by panels of the weight, so that each is read once, and where they are few by rows, too.
-  void share_panels(int64_t n, const T* h, const Team& team) const {
-    const int64_t panels = network.around.panels();
+  // A panel of the weight for all rows, so that each is read once; where panels are few, shared out by rows, too.
+  void convolve_panels(int64_t n, const T* h, const Team& team) const {
+    const int64_t panels = network.convolved.panels();
     const int64_t chunks = panels % team.size ? (4 * team.size + panels - 1) / panels : 1;
-    const int64_t rows = (job.H + chunks - 1) / chunks, blocks = (job.H + rows - 1) / rows;
+    const int64_t count = (job.H + chunks - 1) / chunks, blocks = (job.H + count - 1) / count;
+    Packed<T> weight = network.packs_late ? one_panel : network.convolved;
+    team.wait();
     team.deal(blocks * panels, [&](int64_t block) {
-      const int64_t row = block / panels * rows, panel = block % panels;
-      network.around.rows(n, h, row, std::min(row + rows, job.H), panel, panel + 1);
+      const int64_t row = block / panels * count, panel = block % panels;
+      if (network.packs_late) network.around.pack(panel, weight);
+      network.around.rows(n, h, row, std::min(row + count, job.H), weight, panel, panel + 1);
     });
   }
 
@@ -261,6 +275,7 @@ class ImageTransform {
   const SpectralTransformJob<T>& job;
   const Lines<T, LANES> lines;
   T *const opened, *const mixed, *const quadrants, *const pooled;
+  const Packed<T> one_panel;
 };
 
 template <typename T, int LANES>
@@ -307,8 +322,10 @@ void run_convolution(SpectralTransformJob<T> job, const ConvolutionMaps<T>& maps
 }
 
 template <typename T, int LANES>
-int64_t packed_bytes(const SpectralTransformJob<T>& job) {
+int64_t packed_bytes(SpectralTransformJob<T> job) {
   Pieces needed{nullptr};
+  char some;
+  job.packed = &some;
   if (job.C > LANES / 2)
     Network<T, LANES>(job, needed);
   else

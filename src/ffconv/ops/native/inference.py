@@ -78,7 +78,7 @@ def _run(
     # Kept until the call is over: a weight may be a copy.
     tensors = [tensor.contiguous() for tensor in layers]
     last = None if weight is None else weight.contiguous()
-    job = spectral_transform_job(x, tensors, eps, last)
+    job = spectral_transform_job(x.dtype, x.shape[1:], tensors, eps, last)
     job.N, job.add = x.shape[0], add
     job.x, job.x_layout = x.data_ptr(), Layout.of(x)
     job.y, job.y_layout = y.data_ptr(), Layout.of(y)
@@ -86,18 +86,30 @@ def _run(
 
 
 def spectral_transform_job(
-    x: Tensor, layers: Sequence[Tensor], eps: Sequence[float], weight: Tensor | None
+    dtype: torch.dtype,
+    size: Sequence[int],
+    layers: Sequence[Tensor],
+    eps: Sequence[float],
+    weight: Tensor | None,
 ) -> Any:
-    """All of a job but its maps, which are such as x; the other tensors must be contiguous."""
-    _, C_in, H, W = x.shape
+    """All of a job but its maps, which have the size (C_in, H, W); the other tensors must be contiguous.
+    Without layers it transforms nothing."""
+    C_in, H, W = size
     C_out, C = (C_in, C_in) if weight is None else weight.shape[:2]
-    normed_layer, job = structures(x.dtype)
+    normed_layer, job = structures(dtype)
     addresses = [tensor.data_ptr() for tensor in layers]
     normed = [normed_layer(*addresses[5 * i : 5 * i + 5], value) for i, value in enumerate(eps)]
     if weight is None:
         normed.insert(0, normed_layer())
-    if len(normed) == 2:
-        normed.append(normed_layer())
-    first, unit, local = normed
-    last = None if weight is None else weight.data_ptr()
-    return job(H=H, W=W, C_in=C_in, C=C, C_out=C_out, first=first, unit=unit, local=local, last=last)
+    first, unit, local = [*normed, normed_layer(), normed_layer()][:3]
+    return job(
+        H=H,
+        W=W,
+        C_in=C_in,
+        C=C if layers else 0,
+        C_out=C_out,
+        first=first,
+        unit=unit,
+        local=local,
+        last=None if weight is None else weight.data_ptr(),
+    )

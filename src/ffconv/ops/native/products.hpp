@@ -32,21 +32,18 @@ struct PackedColumn {
 template <typename T>
 struct Packed {
   static constexpr int LANES = VECTOR_BYTES / sizeof(T), WIDTH = 2 * LANES;
-  int64_t columns, depth;
+  int64_t columns, depth, kept;  // so many panels at a time, each in the place of the one so many before it
   T* values;
-  T* shift;  // one a column, for SHIFT
+
+  Packed(int64_t columns, int64_t depth, int64_t kept, Pieces& pieces)
+      : columns(columns), depth(depth), kept(kept), values(pieces.take<T>(kept * WIDTH * (depth + 1))) {}
+
+  Packed(int64_t columns, int64_t depth, Pieces& pieces)
+      : Packed(columns, depth, (columns + WIDTH - 1) / WIDTH, pieces) {}
 
   int64_t panels() const { return (columns + WIDTH - 1) / WIDTH; }
-  static int64_t size(int64_t columns, int64_t depth) { return (columns + WIDTH - 1) / WIDTH * WIDTH * (depth + 1); }
-
-  Packed(int64_t columns, int64_t depth, T* memory)
-      : columns(columns), depth(depth), values(memory), shift(memory + panels() * WIDTH * depth) {}
-
-  static Packed of(int64_t columns, int64_t depth, Pieces& pieces) {
-    return Packed(columns, depth, pieces.take<T>(size(columns, depth)));
-  }
-
-  T* panel(int64_t number) const { return values + number * WIDTH * depth; }
+  T* panel(int64_t number) const { return values + number % kept * WIDTH * (depth + 1); }
+  T* shift(int64_t number) const { return panel(number) + WIDTH * depth; }  // one a column, for SHIFT
 
   void clear(int64_t number) { std::fill_n(panel(number), WIDTH * depth, T(0)); }
 
@@ -66,7 +63,7 @@ struct Packed {
         scale[lane] = of.scale;
         shifts[lane] = of.shift;
       }
-      store<T, LANES>(shifts, shift + first, LANES);
+      store<T, LANES>(shifts, shift(number) + half * LANES, LANES);
       for (int64_t k = 0; k < length; k += LANES) {
         const int64_t count = std::min<int64_t>(LANES, length - k);
         V square[LANES];
@@ -174,7 +171,7 @@ void multiply(unsigned finish, const Part<T>* parts, const Part<T>* parts_end, i
   constexpr int64_t WIDTH = Packed<T>::WIDTH;
   const int64_t first = panel * WIDTH, columns = std::min(WIDTH, weight.columns - first);
   if (!onto.first) onto = {c.first, c.step};
-  const Product<T> of{parts, parts_end, weight.panel(panel), weight.shift + first, {c.first + first, c.step},
+  const Product<T> of{parts, parts_end, weight.panel(panel), weight.shift(panel), {c.first + first, c.step},
                       {onto.first + first, onto.step}, columns, finish, panel == 0};
   constexpr std::make_integer_sequence<int, TILE_ROWS> SIZES;
   columns > Packed<T>::LANES ? product_rows<T, 2>(of, rows, SIZES) : product_rows<T, 1>(of, rows, SIZES);

@@ -76,7 +76,7 @@ struct TrainedNetwork {
   static Packed<T> packed(bool backward, bool needed, int64_t columns, int64_t depth, Pieces& pieces) {
     if (!needed) columns = depth = 0;
     if (backward) std::swap(columns, depth);
-    return Packed<T>::of(columns, depth, pieces);
+    return Packed<T>(columns, depth, pieces);
   }
 
   // The weights, and what is known of the norms.

@@ -36,14 +36,13 @@ def available() -> bool:
 def suits(x: Tensor, H: int, W: int) -> bool:
     """Whether these transforms take planes of H x W pixels of a map or spectrum such as x, and no other
     engine is asked for."""
-    return (
-        current_engine() in ("auto", "native")
-        and x.device.type == "cpu"
-        and x.dtype in REAL_NAMES
-        and _has_small_factors(H)
-        and _has_small_factors(W)
-        and x.numel() > 0
-    )
+    asked_for = current_engine() in ("auto", "native")
+    return asked_for and takes(x) and _has_small_factors(H) and _has_small_factors(W)
+
+
+def takes(x: Tensor) -> bool:
+    """Whether the library, if there is one, computes with tensors such as x."""
+    return x.device.type == "cpu" and x.dtype in REAL_NAMES and x.numel() > 0 and available()
 
 
 def rfft2(x: Tensor, *, inner: float = 1.0) -> Tensor:
@@ -114,10 +113,8 @@ def _calls(dtype: torch.dtype) -> tuple[Any, Any]:
 
 @functools.cache
 def _has_small_factors(n: int) -> bool:
-    """Whether there is a library, and the prime factors of n are such as it has."""
-    transforms = library()
-    if transforms is None:
-        return False
+    """Whether the prime factors of n are such as the library has."""
+    transforms: Any = library()
     for factor in range(2, transforms.ffconv_largest_factor() + 1):
         while n % factor == 0:
             n //= factor
