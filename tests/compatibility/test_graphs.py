@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -10,7 +10,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+import ffconv
 from compatibility.families import FAMILIES, Family
+from ffconv.ops.engines import Engine
 
 
 class _Devices(TorchDispatchMode):
@@ -53,6 +55,37 @@ def test_cuda_graphs(family: Family, dtype: torch.dtype) -> None:
             y = recorded(x).clone()
     tolerance = 1e-3 if dtype == torch.float32 else 5e-2
     torch.testing.assert_close(y, expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("engine", ["matrix", "triton"])
+def test_cuda_graphs_of_other_engines(engine: Engine) -> None:
+    """Their matrices are made in the first step, and must lie outside the graph's memory."""
+    family = next(family for family in FAMILIES if family.name == "FFC2d")
+    network, x = family.network().eval().cuda(), family.input().cuda()
+    torch.compiler.reset()
+    recorded = torch.compile(network, fullgraph=True, mode="reduce-overhead")
+    with torch.no_grad(), ffconv.transform_engine(engine):
+        for _ in range(3):
+            torch.compiler.cudagraph_mark_step_begin()
+            y = recorded(x).clone()
+        torch.testing.assert_close(y, network(x), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_cuda_graphs_of_training_steps(family: Family) -> None:
+    network, twin, x = family.network().cuda(), family.network().cuda(), family.input().cuda()
+    torch.compiler.reset()
+    recorded = torch.compile(network, mode="reduce-overhead")
+    for _ in range(3):
+        for step, model in ((recorded, network), (twin, twin)):
+            model.zero_grad()
+            torch.compiler.cudagraph_mark_step_begin()
+            step(x).square().mean().backward()
+    for p, q in zip(network.parameters(), twin.parameters(), strict=True):
+        ours, expected = cast(Tensor, p.grad), cast(Tensor, q.grad)
+        assert (ours - expected).norm() < 1e-2 * expected.norm().clamp(min=1e-6)
 
 
 @pytest.mark.gpu

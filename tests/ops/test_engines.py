@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 import ffconv
 from ffconv.ops import SpectralTransform, engines, fourier, fused, matrix, native
@@ -47,6 +48,43 @@ def test_a_lasting_engine_holds_for_all_threads_and_a_context_comes_first() -> N
     finally:
         ffconv.set_transform_engine("auto")
     assert seen == ["fft", "auto"]
+
+
+def test_autograds_own_threads_take_the_engine_set_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They compute the gradients of a GPU, and run checkpointed layers again, without a context."""
+    seen = []
+    monkeypatch.setattr(
+        engines, "_is_autograds_thread", lambda: threading.current_thread().name == "backward"
+    )
+    with ffconv.transform_engine("matrix"):
+        for name in ("backward", "another"):
+            thread = threading.Thread(target=lambda: seen.append(current_engine()), name=name)
+            thread.start()
+            thread.join()
+    assert seen == ["matrix", "auto"]
+
+
+def test_a_thread_of_python_is_none_of_autograds() -> None:
+    seen = []
+    x = torch.ones(1, requires_grad=True)
+    y = 3 * x
+    y.register_hook(lambda grad: seen.append(engines._is_autograds_thread()))
+    y.backward()
+    assert seen == [False]
+
+
+@pytest.mark.gpu
+def test_checkpointed_layers_run_again_by_the_same_engine() -> None:
+    x = torch.randn(1, 2, 6, 5, device="cuda", requires_grad=True)
+    seen = []
+
+    def layer(x: torch.Tensor) -> torch.Tensor:
+        seen.append(current_engine())
+        return rfftn(x, IMAGE)
+
+    with ffconv.transform_engine("matrix"):
+        checkpoint(layer, x, use_reentrant=False).square().sum().backward()
+    assert seen == ["matrix", "matrix"]
 
 
 @pytest.mark.parametrize("set_engine", [ffconv.set_transform_engine, lambda name: _enter(name)])

@@ -143,6 +143,32 @@ def test_matrices_made_in_inference_mode_serve_training() -> None:
     torch.testing.assert_close(grad, expected, rtol=0, atol=1e-11)
 
 
+def test_a_recorded_cuda_graph_keeps_its_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It reads them where they lie, also when the cache has long made room for others."""
+    x = noise(1, 1, 3, 19)
+    matrix.rfftn(x, IMAGE)
+    monkeypatch.setattr(matrix, "_of_graphs", {})
+    monkeypatch.setattr(matrix, "_is_recorded", lambda device: True)
+    matrix.rfftn(x, IMAGE)
+    recorded = {kept.data_ptr() for kept in matrix._of_graphs.values()}
+    monkeypatch.setattr(matrix, "_is_recorded", lambda device: False)
+    kind = matrix._Kind(x.device, x.dtype)
+    used = [
+        matrix._kept(build, n, kind=kind) for build, n in ((matrix._matrix, 3), (matrix._real_matrix, 19))
+    ]
+    assert recorded == {kept.data_ptr() for kept in used}
+
+
+def test_a_matrix_is_not_made_while_a_cuda_graph_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would have no values before the graph is replayed."""
+    monkeypatch.setattr(matrix, "_is_recorded", lambda device: True)
+    with pytest.raises(RuntimeError, match=r"run once with sides of \(23,\) before a CUDA graph is recorded"):
+        matrix.rfftn(noise(1, 1, 2, 23), IMAGE)
+    monkeypatch.undo()
+    x = noise(1, 1, 2, 23)
+    torch.testing.assert_close(as_parts(matrix.rfftn(x, IMAGE)), oracles.rfftn(x), rtol=0, atol=1e-12)
+
+
 def test_matrices_made_inside_a_transform_of_functions_do_not_leave_it() -> None:
     def energy(x: Tensor) -> Tensor:
         return matrix.rfftn(x[None, None], IMAGE).square().sum()

@@ -9,6 +9,7 @@ import functools
 import importlib.util
 import os
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -44,16 +45,20 @@ _TABLE = (
 
 _lasting: Engine = "auto"
 _in_context: ContextVar[Engine | None] = ContextVar("ffconv_transform_engine", default=None)
-# What torch.compile sees, as torch from 2.11 on does not always read context variables: the engine set last,
-# in any thread. Another thread's compiled function may so run by it, and computes the same.
-_seen_by_compilers: Engine = "auto"
+# The engine set last, in any thread, for those who cannot read the context variable: torch.compile (as torch
+# from 2.11 on does not always), and autograd's own threads. What another thread runs may so run by it, and
+# computes the same.
+_set_last: Engine = "auto"
 
 
 def current_engine() -> Engine:
     """The engine that is set, "auto" by default."""
     if torch.compiler.is_dynamo_compiling():
-        return _seen_by_compilers
-    return _in_context.get() or _lasting
+        return _set_last
+    chosen = _in_context.get()
+    if chosen is None and _is_autograds_thread():
+        return _set_last
+    return chosen or _lasting
 
 
 @contextmanager
@@ -73,24 +78,32 @@ def transform_engine(name: Engine) -> Iterator[None]:
         'matrix'
     """
     token = _in_context.set(_checked(name))
-    _tell_compilers()
+    _tell_others()
     try:
         yield
     finally:
         _in_context.reset(token)
-        _tell_compilers()
+        _tell_others()
 
 
 def set_transform_engine(name: Engine) -> None:
     """As :func:`transform_engine`, from now on and for all threads; a context takes precedence."""
     global _lasting
     _lasting = _checked(name)
-    _tell_compilers()
+    _tell_others()
 
 
-def _tell_compilers() -> None:
-    global _seen_by_compilers
-    _seen_by_compilers = current_engine()
+def _tell_others() -> None:
+    global _set_last
+    _set_last = current_engine()
+
+
+def _is_autograds_thread() -> bool:
+    """Whether this is a thread in which autograd computes gradients of a GPU, and where what is checkpointed
+    runs again: it was not started by Python, and has no context of its own."""
+    if torch._C._current_graph_task_id() == -1:
+        return False
+    return isinstance(threading.current_thread(), threading._DummyThread)
 
 
 def table_engine(device: torch.device, dtype: torch.dtype, channels: int, sides: Sequence[int]) -> Engine:

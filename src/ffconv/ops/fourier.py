@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ffconv.ops import matrix, native
+from ffconv.ops import cufft, matrix, native
 from ffconv.ops.engines import current_engine, table_engine
 from ffconv.ops.onlookers import need_operations
 
@@ -46,7 +46,7 @@ def rfftn(x: Tensor, axes: Sequence[int]) -> Tensor:
         or float64. For images (N, C, H, W) -> (N, 2C, H, Wf), any H, W >= 1.
     """
     if x.dtype in LOW_PRECISION:
-        x = x.float()
+        x = _whole_planes(x) if x.is_cuda and not need_operations() else x.float()
     if _float16_autocast(x.device.type):
         x = x / math.prod([x.shape[axis] for axis in axes]) ** 0.5
     engine = current_engine()
@@ -85,6 +85,11 @@ def irfftn(spectrum: Tensor, axes: Sequence[int], width: int) -> Tensor:
     )
 
 
+def _whole_planes(x: Tensor) -> Tensor:
+    """x in float32, laid out by the same pass as cuFFT would otherwise have it by another one."""
+    return x.to(torch.float32, memory_format=torch.contiguous_format)
+
+
 def _rfftn(x: Tensor, axes: Sequence[int]) -> Tensor:
     behind = [axis - 1 for axis in axes]  # once the channels are the last axis
     last = axes[-1]
@@ -105,12 +110,21 @@ def _irfftn(spectrum: Tensor, axes: Sequence[int], width: int) -> Tensor:
         twice = columns * _inner_columns(2.0, width, spectrum, last)
         rows = torch.fft.ifft(twice, n=width, dim=last, norm="ortho")
         return rows.real.contiguous().movedim(-1, 1)
+    if not _ignores_own_imaginary_parts(spectrum.device.type):
+        of_two = 1 - _inner_columns(0.0, width, spectrum, last)
+        columns = torch.complex(columns.real, columns.imag * of_two)
     return torch.fft.irfft(columns, n=width, dim=last, norm="ortho").contiguous().movedim(-1, 1)
 
 
 def _reverses_odd_widths(device_type: str) -> bool:
     """Whether irfft gives rows of odd width in reverse: https://github.com/pytorch/pytorch/issues/126649."""
     return device_type == "mps"
+
+
+def _ignores_own_imaginary_parts(device_type: str) -> bool:
+    """Whether irfft is known to ignore the imaginary parts of the columns kx = 0 and W / 2. The libraries of
+    GPUs leave it undefined: https://github.com/lwa-project/bifrost/pull/182."""
+    return device_type == "cpu"
 
 
 def _planes(x: Tensor, axes: Sequence[int]) -> Tensor | None:
@@ -146,6 +160,8 @@ def _rfftn_operator(x: Tensor, axes: Sequence[int], engine: str = "auto", inner:
             return _like(native.rfft2(planes, inner=inner), x)
         case "triton", Tensor() as planes if triton_kernels().suits(planes, *planes.shape[2:]):
             return _like(triton_kernels().rfft2(planes, inner=inner), x).contiguous()
+    if x.is_cuda and engine != "matrix":
+        return _laid_out(cufft.rfftn(x, axes, inner=inner), engine)
     spectrum = matrix.rfftn(x, axes) if engine == "matrix" else _rfftn(x, axes)
     if inner != 1:
         spectrum = spectrum * _inner_columns(inner, x.shape[axes[-1]], spectrum, axes[-1])
@@ -164,6 +180,8 @@ def _irfftn_operator(
             return _like(native.irfft2(planes, (planes.shape[2], width), inner=inner), spectrum)
         case "triton", Tensor() as planes if triton_kernels().suits(planes, planes.shape[2], width):
             return _like(triton_kernels().irfft2(planes, width, inner=inner), spectrum).contiguous()
+    if spectrum.is_cuda and engine != "matrix":
+        return _laid_out(cufft.irfftn(spectrum, axes, width, inner=inner), engine)
     if inner != 1:
         spectrum = spectrum * _inner_columns(inner, width, spectrum, axes[-1])
     inverse = matrix.irfftn if engine == "matrix" else _irfftn

@@ -19,13 +19,13 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._python_dispatch import _disable_current_modes
 
 from ffconv.ops.onlookers import is_transforming
 
@@ -189,14 +189,38 @@ def _kept(build: Callable[..., Tensor], *sizes: int, kind: _Kind) -> Tensor:
         return build(*sizes, kind)
     if any(type(n) is not int for n in sizes):
         return build(*sizes, kind)
-    return _build_and_keep(build, sizes, kind)
+    matrix = _build_and_keep(build, sizes, kind)
+    if _is_recorded(kind.device):
+        _of_graphs[build, sizes, kind] = matrix
+    return matrix
+
+
+#: What recorded CUDA graphs read, where it lies, for as long as they are replayed.
+_of_graphs: dict[tuple[Any, ...], Tensor] = {}
+
+
+def _is_recorded(device: torch.device) -> bool:
+    """Whether work on this device is being recorded as a CUDA graph, to be done later."""
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
 @functools.lru_cache(maxsize=64)
 def _build_and_keep(build: Callable[..., Tensor], sizes: tuple[int, ...], kind: _Kind) -> Tensor:
-    # The modes of an exporter, and inference mode, would make a tensor that is of no use later.
-    with _disable_current_modes(), torch.inference_mode(False):
-        return build(*sizes, kind).contiguous()
+    if _is_recorded(kind.device):  # what is made now has no values yet
+        raise RuntimeError(f"run once with sides of {sizes} before a CUDA graph is recorded")
+    if kind.device.type == "cuda":
+        torch.cuda.current_stream(kind.device).synchronize()
+    # In a thread of its own, for which neither the modes of an exporter nor inference mode hold, and whose
+    # memory is not that of a CUDA graph.
+    with ThreadPoolExecutor(1) as alone:
+        return alone.submit(_build_at_once, build, sizes, kind).result()
+
+
+def _build_at_once(build: Callable[..., Tensor], sizes: tuple[int, ...], kind: _Kind) -> Tensor:
+    matrix = build(*sizes, kind).contiguous()
+    if kind.device.type == "cuda":
+        torch.cuda.current_stream(kind.device).synchronize()  # other streams may read it
+    return matrix
 
 
 def _matrix(n: int, kind: _Kind) -> Tensor:

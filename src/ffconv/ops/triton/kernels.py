@@ -51,37 +51,38 @@ def forward(
     stride_n,
     stride_c,
     stride_h,
-    stride_w,
     inner,
     ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
     COLUMNS: tl.constexpr,
     STEP: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """Some columns of the half spectrum of one plane.
 
-    x (N, C, H, W) of any strides -> spectrum (N, 2C, H, Wf), contiguous; ROWS >= H.
-    Grid: planes, blocks of COLUMNS columns.
+    x (N, C, H, W), the pixels of a row side by side -> spectrum (N, 2C, H, Wf), contiguous; ROWS >= H.
+    Grid: planes, blocks of COLUMNS columns; BLOCK rows are written at a time.
     """
     plane = tl.program_id(0)
     k = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     h = tl.arange(0, ROWS)
     half = W // 2 + 1
-    at = x + (plane // C).to(tl.int64) * stride_n + (plane % C) * stride_c + h[:, None] * stride_h
+    at = x + (plane // C).to(tl.int64) * stride_n + (plane % C).to(tl.int64) * stride_c
+    at += h[:, None] * stride_h
     real = tl.zeros((ROWS, COLUMNS), tl.float32)
     imaginary = tl.zeros((ROWS, COLUMNS), tl.float32)
     for start in range(0, W, STEP):
         w = start + tl.arange(0, STEP)
         cosine, sine = _waves(waves_w, W, w, k, W, half)
         there = (h < H)[:, None] & (w < W)[None, :]
-        tile = tl.load(at + w[None, :] * stride_w, mask=there, other=0.0).to(cosine.dtype)
+        tile = tl.load(at + w[None, :], mask=there, other=0.0).to(cosine.dtype)
         real = _product(tile, cosine, real, PRECISION)
         imaginary = _product(tile, sine, imaginary, PRECISION)
     weight = _inner_columns(k, W, inner)[None, :]
     real = (real * weight).to(waves_h.dtype.element_ty)
     imaginary = (imaginary * weight).to(waves_h.dtype.element_ty)
-    for start in range(0, H, STEP):
-        row = start + tl.arange(0, STEP)
+    for start in range(0, H, BLOCK):
+        row = start + tl.arange(0, BLOCK)
         cosine, sine = _waves(waves_h, H, row, h, H, H)
         out_real = _product(cosine, real, None, PRECISION)
         out_real -= _product(sine, imaginary, None, PRECISION)
@@ -119,6 +120,7 @@ def inverse(
     RELU: tl.constexpr,
     RESIDUAL: tl.constexpr,
     ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
     WIDTH: tl.constexpr,
     STEP: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -127,17 +129,17 @@ def inverse(
 
     spectrum (N, 2C, H, Wf) -> y (N, C, H, W), all contiguous. NORM: the spectrum's channels times scale plus
     shift (2C,); RELU: their positive part; RESIDUAL: the map plus this one. ROWS >= H, WIDTH >= W.
-    Grid: planes, blocks of STEP rows.
+    Grid: planes, blocks of BLOCK rows.
     """
     plane = tl.program_id(0)
-    row = tl.program_id(1) * STEP + tl.arange(0, STEP)
+    row = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     h = tl.arange(0, ROWS)
     w = tl.arange(0, WIDTH)
     half = W // 2 + 1
     channel = 2 * (plane % C)
     at = spectrum + plane.to(tl.int64) * 2 * H * half + h[:, None] * half
     cosine_h, sine_h = _waves(waves_h, H, row, h, H, H)
-    result = tl.zeros((STEP, WIDTH), tl.float32)
+    result = tl.zeros((BLOCK, WIDTH), tl.float32)
     for start in range(0, half, STEP):
         k = start + tl.arange(0, STEP)
         there = (h < H)[:, None] & (k < half)[None, :]

@@ -19,7 +19,6 @@ LARGEST_SIDE = 128
 _STEP = 16  # the least that a matrix product takes
 # Three products of rounded operands are about as exact as float32; one, the default, has 10 bits.
 _PRECISION = {torch.float32: "tf32x3", torch.float16: "ieee", torch.bfloat16: "ieee"}
-_OPTIONS = {"num_stages": kernels.STAGES, "enable_fp_fusion": True}
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # as Triton reads it, when the kernels are made
 if _INTERPRETED:
     _PRECISION = dict.fromkeys(_PRECISION, "interpreted")
@@ -38,7 +37,7 @@ def rfft2(
     """Orthonormal half spectrum of each plane, interleaved.
 
     Args:
-        x: map, in any memory format.
+        x: map; copied unless the pixels of a row lie side by side.
         inner: factor of the columns between kx = 0 and W / 2.
         compute: type of the operands of matrix products; sums are float32.
         dtype: of the spectrum, by default ``compute``.
@@ -48,7 +47,9 @@ def rfft2(
     N, C, H, W = x.shape
     half = W // 2 + 1
     spectrum = x.new_empty(N, 2 * C, H, half, dtype=dtype or compute)
-    rows, columns = _padded(H), min(32, _padded(half))
+    columns = min(32, _padded(half))
+    # Of a map with its channels side by side, programs of many channels would fetch each part of memory anew.
+    x = x if x.stride(-1) == 1 else x.contiguous()
     launch: Any = kernels.forward[N * C, triton.cdiv(half, columns)]
     with torch.cuda.device_of(x):
         launch(
@@ -59,13 +60,11 @@ def rfft2(
             C,
             H,
             W,
-            *x.stride(),
+            *x.stride()[:3],
             inner,
-            ROWS=rows,
             COLUMNS=columns,
-            STEP=_STEP,
-            PRECISION=_PRECISION[compute],
-            **_OPTIONS,
+            **_tiles(H),
+            **_options(compute),
         )
     return spectrum
 
@@ -98,7 +97,8 @@ def irfft2(
     N, C, H, _ = spectrum.shape
     y = spectrum.new_empty(N, C // 2, H, width, dtype=dtype or compute)
     scale, shift = norm or (spectrum, spectrum)  # pointers that nothing reads
-    launch: Any = kernels.inverse[N * C // 2, triton.cdiv(H, _STEP)]
+    tiles = _tiles(H)
+    launch: Any = kernels.inverse[N * C // 2, triton.cdiv(H, tiles["BLOCK"])]
     with torch.cuda.device_of(spectrum):
         launch(
             spectrum.contiguous(),
@@ -115,11 +115,9 @@ def irfft2(
             NORM=norm is not None,
             RELU=relu,
             RESIDUAL=residual is not None,
-            ROWS=_padded(H),
             WIDTH=_padded(width),
-            STEP=_STEP,
-            PRECISION=_PRECISION[compute],
-            **_OPTIONS,
+            **tiles,
+            **_options(compute),
         )
     return y
 
@@ -144,6 +142,24 @@ def fourier_unit(x: Tensor, weight: Tensor, scale: Tensor, shift: Tensor) -> Ten
 @fourier_unit.register_fake
 def _(x: Tensor, weight: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     return x.new_empty(x.shape[0], weight.shape[0] // 2, *x.shape[2:])
+
+
+def _tiles(H: int) -> dict[str, int]:
+    """Rows of a tile, those of a block of the result, and warps: more than one to 16 rows of a block would
+    compute the same products."""
+    rows = _padded(H)
+    if rows <= 32:
+        return {"ROWS": rows, "BLOCK": rows, "num_warps": rows // 16}
+    return {"ROWS": rows, "BLOCK": _STEP, "num_warps": 4}  # larger blocks do not fit into registers
+
+
+def _options(compute: torch.dtype) -> dict[str, Any]:
+    return {
+        "STEP": _STEP,
+        "PRECISION": _PRECISION[compute],
+        "num_stages": kernels.STAGES,
+        "enable_fp_fusion": True,
+    }
 
 
 def _padded(n: int) -> int:
