@@ -133,6 +133,34 @@ def test_compiled_work_keeps_the_function(engine: str, dtype: str, tolerance: fl
         torch.testing.assert_close(compiled._forward(), eager._forward(), rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize(("engine", "mode"), [("compile", None), ("compile+graphs", "reduce-overhead")])
+def test_compiled_networks_are_recorded_where_it_is_asked_for(
+    engine: str, mode: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    monkeypatch.setattr(torch, "compile", lambda model, *, mode: seen.append(mode) or model)
+    setting = Setting(engine="compile", batch_size=1, size=(4, 4))
+    object.__setattr__(setting, "engine", engine)  # which a machine without CUDA refuses
+    Work(subject("a"), setting, "contiguous")()
+    assert seen == [mode]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("mode", ["inference", "training"])
+def test_recorded_work_keeps_the_function(mode: Any) -> None:
+    made = operator_subjects("ffc", OperatorShape(channels=32), (6, 6))[0]
+    eager, recorded = (
+        Work(
+            made, Setting(mode=mode, engine=engine, device="cuda", batch_size=2, size=(6, 6)), "channels_last"
+        )
+        for engine in ("eager", "compile+graphs")
+    )
+    for _ in range(3):
+        recorded()
+        eager()
+    torch.testing.assert_close(recorded._forward().clone(), eager._forward(), rtol=1e-3, atol=1e-3)
+
+
 def test_resident_memory_is_parameters_buffers_inputs_and_momentum() -> None:
     made, _ = make_probe(is_operator=False)
     work = Work(made, Setting(mode="training", batch_size=2, size=(4, 4)), "contiguous")
@@ -309,6 +337,10 @@ def test_the_report_names_units_machine_and_method() -> None:
     ("make", "message"),
     [
         (lambda: Setting(mode="training", engine="fused"), "engine=fused folds norms"),
+        (
+            lambda: Setting(engine="compile+graphs"),
+            "engine=compile.graphs records CUDA graphs",
+        ),
         (lambda: Setting(batch_size=0), "batch_size=0 must be at least 1"),
         (lambda: Setting(size=(0, 4)), "must be positive"),
         (lambda: Setting(memory_format="strided"), "memory_format='strided' must be one of faster, contig"),

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from commands import SOURCES
 from ffconv.cli import main
@@ -38,6 +39,22 @@ def test_version_is_the_packages(capsys: pytest.CaptureFixture[str]):
 def test_an_unknown_command_is_one_line_with_the_nearest(capsys: pytest.CaptureFixture[str]):
     assert main(["trian"]) == 2
     assert capsys.readouterr().err == "ffconv: no command 'trian', see ffconv --help; did you mean train?\n"
+
+
+def test_memory_that_a_gpu_does_not_have_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    said = "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 8 GiB"
+
+    def exhausted(arguments: object) -> None:
+        raise torch.OutOfMemoryError(said)
+
+    monkeypatch.setattr("ffconv.cli.complexity.run", exhausted)
+    assert main(["complexity"]) == 2
+    assert capsys.readouterr().err == (
+        "ffconv: CUDA out of memory. Tried to allocate 20.00 GiB: "
+        "take smaller batches or images, or add batches up (loop.accumulate)\n"
+    )
 
 
 @pytest.mark.parametrize("command", COMMANDS)

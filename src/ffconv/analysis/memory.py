@@ -11,7 +11,8 @@ import torch
 MIB = 2**20
 METHOD = (
     "parameters, buffers, inputs and optimizer state, plus the most that torch's allocator has handed out "
-    "and not got back at any time of a step (CUDA: max_memory_allocated; CPU: torch.profiler's events)"
+    "and not got back at any time of a step (CUDA: max_memory_allocated, without what CUDA graphs hold "
+    "between steps; CPU: torch.profiler's events)"
 )
 
 

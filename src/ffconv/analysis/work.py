@@ -17,7 +17,7 @@ from ffconv.ops.engines import Engine as Transform
 from ffconv.surgery import fuse
 
 Mode = Literal["inference", "training"]
-Engine = Literal["eager", "fused", "compile", "fused+compile"]
+Engine = Literal["eager", "fused", "compile", "fused+compile", "compile+graphs", "fused+compile+graphs"]
 Precision = Literal["float32", "float64", "bfloat16", "float16"]
 MemoryFormat = Literal["contiguous", "channels_last"]
 Inputs = Tensor | tuple[Tensor, ...]
@@ -37,7 +37,7 @@ class Setting:
             networks, a step of SGD with momentum; for operators the gradient of the input too.
         dtype: float32 and float64 throughout; bfloat16 and float16 by autocast.
         engine: eager, compile (torch.compile), fused (batch norms folded into the convolutions before them by
-            torch.fx; inference only), or both.
+            torch.fx; inference only), or both; with graphs, what is compiled is recorded as CUDA graphs.
         transform: who computes the Fourier transforms of our operators, see
             :func:`ffconv.ops.transform_engine`; the plain transcriptions keep torch.fft.
         memory_format: of network and input; "faster" tries each subject in both.
@@ -45,8 +45,8 @@ class Setting:
         batch_size: images a step.
         size: (H, W) of the input.
     Raises:
-        InputError: for a number below 1, a device, transform or memory format that is not there, or fusion in
-            training.
+        InputError: for a number below 1, a device, transform or memory format that is not there, fusion in
+            training, or CUDA graphs on another device.
     """
 
     mode: Mode = "inference"
@@ -64,6 +64,10 @@ class Setting:
         require(
             not (self.mode == "training" and "fused" in self.engine),
             f"engine={self.engine} folds norms, which leaves nothing to train: use it with mode inference",
+        )
+        require(
+            "graphs" not in self.engine or self.device.startswith("cuda"),
+            f"engine={self.engine} records CUDA graphs, which device={self.device} does not have",
         )
         formats = ("faster", *MEMORY_FORMATS)
         require(
@@ -141,8 +145,11 @@ class Work:
             if training and not subject.is_operator
             else None
         )
-        self._run = torch.compile(self._model) if "compile" in setting.engine else self._model
+        self._run = self._compiled() if "compile" in setting.engine else self._model
         self._gradients: list[Tensor] | None = None
+
+    def _compiled(self) -> Any:
+        return torch.compile(self._model, mode="reduce-overhead" if "graphs" in self.setting.engine else None)
 
     def __call__(self) -> None:
         """One step, on a CUDA device only started."""

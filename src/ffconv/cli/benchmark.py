@@ -161,7 +161,7 @@ def _add_common_options(parser: CommandParser, *, size: str) -> None:
         nargs="+",
         type=Engine,
         default=["eager"],
-        help="fused folds norms, compile is torch.compile",
+        help="fused folds norms, compile is torch.compile, graphs records what is compiled as CUDA graphs",
     )
     parser.add_argument(
         "--transform", nargs="+", type=Transform, default=["auto"], help="who computes Fourier transforms"

@@ -44,12 +44,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         where = "" if rank == "0" else f" [process {rank}]"
         print(f"ffconv{where}: {' '.join(str(error).split())}", file=sys.stderr)
         return INPUT_ERROR
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, which may not be loaded
+            raise
+        print(f"ffconv: {_out_of_memory(error)}", file=sys.stderr)
+        return INPUT_ERROR
     except KeyboardInterrupt:
         print("ffconv: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # ffconv ... | head
         sys.stderr.close()
         return 0
+
+
+def _out_of_memory(error: RuntimeError) -> str:
+    from ffconv.errors import first_line
+
+    asked_for = ". ".join(first_line(error).split(". ")[:2])
+    return f"{asked_for}: take smaller batches or images, or add batches up (loop.accumulate)"
 
 
 def _run(command: str, argv: list[str]) -> int:
