@@ -19,6 +19,8 @@ from ffconv.ops.fourier import irfftn, rfftn
 
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 torch.backends.cudnn.allow_tf32 = False  # rounded operands would hide what the kernels are off by
+# What three TF32 products and the sums of matrix units are off by is more than the interpreter's float32.
+EXACT = 1e-6 if DEVICE == "cpu" else 1e-5
 IMAGE = (2, 3)
 SIZES = [(1, 1), (2, 5), (7, 4), (20, 33), (3, 65), (36, 3)]
 
@@ -40,14 +42,14 @@ def off(ours: Tensor, expected: Tensor) -> float:
 @pytest.mark.parametrize("size", SIZES)
 def test_forward(size: tuple[int, int]) -> None:
     x = noise(2, 3, *size)
-    assert off(as_parts(triton.rfft2(x)), oracles.rfftn(x.cpu().double())) < 1e-6
+    assert off(as_parts(triton.rfft2(x)), oracles.rfftn(x.cpu().double())) < EXACT
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_inverse_of_a_spectrum_that_is_not_hermitian(size: tuple[int, int]) -> None:
     spectrum = noise(2, 6, size[0], size[1] // 2 + 1)
     expected = oracles.irfftn(as_parts(spectrum), IMAGE, size[1])
-    assert off(triton.irfft2(spectrum, size[1]), expected) < 1e-6
+    assert off(triton.irfft2(spectrum, size[1]), expected) < EXACT
 
 
 @pytest.mark.parametrize(("compute", "tolerance"), [(torch.float16, 2e-3), (torch.bfloat16, 2e-2)])
@@ -63,7 +65,7 @@ def test_a_half_precision_map_is_transformed_in_float32() -> None:
     x = noise(1, 2, 6, 5, dtype=torch.bfloat16)
     spectrum = triton.rfft2(x)
     assert spectrum.dtype == torch.float32
-    assert off(as_parts(spectrum), oracles.rfftn(x.cpu().double())) < 1e-6
+    assert off(as_parts(spectrum), oracles.rfftn(x.cpu().double())) < EXACT
 
 
 @pytest.mark.parametrize(
@@ -101,7 +103,7 @@ def test_what_is_done_on_the_way(relu: bool, normed: bool, with_residual: bool) 
     )
     changed = spectrum * scale[:, None, None] + shift[:, None, None] if normed else spectrum
     expected = oracles.irfftn(as_parts(changed.relu() if relu else changed), IMAGE, 7)
-    assert off(y, expected + residual.cpu().double() if with_residual else expected) < 1e-6
+    assert off(y, expected + residual.cpu().double() if with_residual else expected) < EXACT
 
 
 @pytest.mark.parametrize("size", [(3, 4), (4, 3), (1, 1)])
@@ -115,7 +117,7 @@ def test_gradients(size: tuple[int, int]) -> None:
         return torch.autograd.grad(y, x, grad.to(x))[0]
 
     expected = gradient(x.detach().double(), "fft")
-    assert off(gradient(x.clone(), "triton"), expected.cpu()) < 1e-5
+    assert off(gradient(x.clone(), "triton"), expected.cpu()) < 10 * EXACT
 
 
 @pytest.mark.parametrize(("axes", "size"), [((2,), (9,)), ((3, 4), (2, 6, 5)), ((2, 3, 4), (2, 3, 4))])
@@ -124,8 +126,8 @@ def test_other_axes(axes: tuple[int, ...], size: tuple[int, ...]) -> None:
     with transform_engine("triton"):
         spectrum = rfftn(x, axes)
         back = irfftn(spectrum, axes, size[axes[-1] - 2])
-    assert off(as_parts(spectrum), oracles.rfftn(x.cpu().double(), axes)) < 1e-6
-    torch.testing.assert_close(back, x, rtol=0, atol=1e-5)
+    assert off(as_parts(spectrum), oracles.rfftn(x.cpu().double(), axes)) < EXACT
+    torch.testing.assert_close(back, x, rtol=0, atol=10 * EXACT)
 
 
 @pytest.mark.parametrize("size", [(4, 6), (129, 2)])
@@ -150,7 +152,7 @@ def unit() -> FourierUnit:
 
 
 @pytest.mark.parametrize("size", [(7, 6), (1, 1)])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 10 * EXACT), (torch.bfloat16, 1e-2)])
 def test_a_unit_in_inference_is_fused(
     unit: FourierUnit, size: tuple[int, int], dtype: torch.dtype, tolerance: float
 ) -> None:
@@ -200,3 +202,14 @@ def test_a_spectral_transform_trains() -> None:
         F.mse_loss(twin(x), x).backward()
     for ours, expected in zip(transform.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, expected.grad, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_a_compiler_takes_a_network_of_the_engine_as_one_graph(train: bool) -> None:
+    network = torch.nn.Sequential(SpectralTransform(8, 8), torch.nn.ReLU()).to(DEVICE).train(train)
+    network = network.to(memory_format=torch.channels_last)
+    x = noise(2, 8, 6, 7).to(memory_format=torch.channels_last)
+    torch.compiler.reset()
+    compiled = torch.compile(copy.deepcopy(network), fullgraph=True, backend="aot_eager")
+    with transform_engine("triton"), torch.set_grad_enabled(train):
+        torch.testing.assert_close(compiled(x), network(x), rtol=1e-4, atol=1e-5)
