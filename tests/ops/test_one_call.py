@@ -280,11 +280,15 @@ def test_large_weights_for_large_maps_are_left_to_torch(
 
 
 @pytest.mark.parametrize("ratios", [(0, 0.25), (0.25, 0), (0, 0), (1, 0), (0, 1)], ids=str)
-@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("number", [1, 2, 4])
+@pytest.mark.parametrize("height", [11, 61])
 @pytest.mark.usefixtures("three_threads")
-def test_without_a_spectral_transform(number: int, ratios: tuple[float, float], calls: list) -> None:
-    ffc, x = layer(3, 2, 1, ratio_in=ratios[0], ratio_out=ratios[1]), image(11, 37, number=number)
-    other = torch.ones(number, CHANNELS[1], 6, 19).double().to(memory_format=torch.channels_last)
+def test_without_a_spectral_transform(
+    height: int, number: int, ratios: tuple[float, float], calls: list
+) -> None:
+    ffc, x = layer(3, 2, 1, ratio_in=ratios[0], ratio_out=ratios[1]), image(height, 37, number=number)
+    other = torch.ones(number, CHANNELS[1], (height + 1) // 2, 19, dtype=x.dtype)
+    other = other.to(memory_format=torch.channels_last)
     with torch.no_grad():
         torch.testing.assert_close(ffc(x), by_parts(ffc, x))
     torch.testing.assert_close(fuse(Shortcut(ffc))(x, other), nn.functional.relu(by_parts(ffc, x) + other))

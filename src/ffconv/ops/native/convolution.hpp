@@ -90,9 +90,9 @@ class Convolutions {
   // For so many panels of the weight at a time.
   Packed<T> memory(int64_t kept, Pieces& pieces) const { return {columns, taps * depth + hidden, kept, pieces}; }
 
-  // Whether so many threads had better each read the whole weight than each the whole map.
-  bool maps_outweigh(int threads) const {
-    const int64_t pixels = job->height.outputs * job->width.outputs;
+  // Whether so many threads had better each read the whole weight than each the whole of so many maps.
+  bool maps_outweigh(int64_t images, int threads) const {
+    const int64_t pixels = images * job->height.outputs * job->width.outputs;
     return threads == 1 || (pixels >= taps * columns && job->height.outputs >= 4 * threads);
   }
 

@@ -48,7 +48,9 @@ struct Network {
   const int64_t cut;  // channels of the map whose quadrants the Local Fourier Unit takes
   const Planes<T, LANES> whole, quadrants;
   const Convolutions<T> around;
-  const bool packs_late;  // the convolutions' weight, one panel at a time, right before it is needed
+  // Whether the threads share out the panels of the convolutions' weight for all images at once, as they can where
+  // nothing is transformed; and whether a panel is packed right before it is needed, one at a time.
+  const bool shares_panels, packs_late;
   Packed<T> first, unit, local, last, convolved;
 
   Network(const SpectralTransformJob<T>& job, Pieces& pieces)
@@ -57,8 +59,9 @@ struct Network {
         whole(job.C, job.C, job.H, job.W),
         quadrants(4 * cut, job.C, (job.H + 1) / 2, (job.W + 1) / 2),
         around(job.around, job.maps, job.last, job.C),
-        packs_late(around && !job.packed && job.N < omp_get_max_threads() &&
-                   !around.maps_outweigh(omp_get_max_threads())),
+        shares_panels(around && !job.C && !around.maps_outweigh(job.N, omp_get_max_threads())),
+        packs_late(around && !job.packed && (shares_panels || (job.N < omp_get_max_threads() &&
+                                                               !around.maps_outweigh(1, omp_get_max_threads())))),
         first(alone() ? 0 : job.C, job.C_in, pieces),
         unit(mixed_width(), 2 * LANES * whole.blocks, pieces),
         local(has_local() ? mixed_width() : 0, 2 * LANES * quadrants.blocks, pieces),
@@ -138,13 +141,29 @@ class ImageTransform {
     if (job.C) transform(n, maps, team);
     // This thread's rows of h, which it has just made.
     const int64_t pairs = (job.H + 1) / 2, row = 2 * team.first(pairs), end = std::min(2 * team.end(pairs), job.H);
-    if (network.around && !network.packs_late && network.around.maps_outweigh(team.size))
+    if (network.around && !network.packs_late && network.around.maps_outweigh(1, team.size))
       convolve_rows(n, maps.h, row, end);
     else if (network.around)
-      convolve_panels(n, maps.h, team);
+      convolve_panels(n, n + 1, maps.h, team);
     else if (!network.alone())
       leave(n, maps, row, end);
     team.wait();
+  }
+
+  // Images from `first` to before `last`: a panel of the weight for all rows, so that each is read once; where panels
+  // are few, they are shared out by rows, too.
+  void convolve_panels(int64_t first, int64_t last, const T* h, const Team& team) const {
+    const int64_t panels = network.convolved.panels();
+    const int64_t chunks = panels % team.size ? (4 * team.size + panels - 1) / panels : 1;
+    const int64_t count = (job.H + chunks - 1) / chunks, blocks = (job.H + count - 1) / count;
+    Packed<T> weight = network.packs_late ? one_panel : network.convolved;
+    team.wait();
+    team.deal(blocks * panels, [&](int64_t block) {
+      const int64_t row = block / panels * count, panel = block % panels;
+      if (network.packs_late) network.around.pack(panel, weight);
+      for (int64_t n = first; n < last; ++n)
+        network.around.rows(n, h, row, std::min(row + count, job.H), weight, panel, panel + 1);
+    });
   }
 
  private:
@@ -174,20 +193,6 @@ class ImageTransform {
     const int64_t count = (112 + job.W - 1) / job.W;
     for (int64_t first = row; first < end; first += count)
       network.around.rows(n, h, first, std::min(first + count, end), network.convolved, 0, network.convolved.panels());
-  }
-
-  // A panel of the weight for all rows, so that each is read once; where panels are few, shared out by rows, too.
-  void convolve_panels(int64_t n, const T* h, const Team& team) const {
-    const int64_t panels = network.convolved.panels();
-    const int64_t chunks = panels % team.size ? (4 * team.size + panels - 1) / panels : 1;
-    const int64_t count = (job.H + chunks - 1) / chunks, blocks = (job.H + count - 1) / count;
-    Packed<T> weight = network.packs_late ? one_panel : network.convolved;
-    team.wait();
-    team.deal(blocks * panels, [&](int64_t block) {
-      const int64_t row = block / panels * count, panel = block % panels;
-      if (network.packs_late) network.around.pack(panel, weight);
-      network.around.rows(n, h, row, std::min(row + count, job.H), weight, panel, panel + 1);
-    });
   }
 
   static int64_t group_for(const Planes<T, LANES>& planes, const Team& team) {
@@ -298,8 +303,11 @@ void run_images(const SpectralTransformJob<T>& job) {
     Pieces own{of_thread.of(needed.used)};
     const ImageTransform<T, LANES> images(network, own);
     const Maps<T, LANES> maps(network, own);
-    over_images(job.N, all, maps, team_maps,
-                [&](int64_t n, const Maps<T, LANES>& of, const Team& team) { images.run(n, of, team); });
+    if (network.shares_panels)
+      images.convolve_panels(0, job.N, nullptr, all);
+    else
+      over_images(job.N, all, maps, team_maps,
+                  [&](int64_t n, const Maps<T, LANES>& of, const Team& team) { images.run(n, of, team); });
     of_thread.shrink();
   }
   of_team.shrink();
