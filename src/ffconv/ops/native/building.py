@@ -34,9 +34,17 @@ def library(real: str = "float") -> ctypes.CDLL | None:
     try:
         return ctypes.CDLL(str(_built(real)))
     except (OSError, subprocess.SubprocessError) as error:
-        reason = getattr(error, "stderr", None) or error
+        reason = _first_error(error)
         _logger.warning("no native Fourier transforms on this CPU, torch.fft takes their place: %s", reason)
         return None
+
+
+def _first_error(error: Exception) -> str:
+    """The line in which a compiler says what is wrong; where it said nothing, the exception's own words."""
+    said = getattr(error, "stderr", None)
+    lines = [line.strip() for line in said.splitlines()] if isinstance(said, str) else []
+    lines = [line for line in lines if line and not line.startswith("collect2")]  # which names no cause
+    return next((line for line in lines if "error:" in line), lines[0] if lines else str(error))
 
 
 def _built(real: str) -> Path:
