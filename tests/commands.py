@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -32,6 +33,19 @@ def run_of(words: tuple[str, ...], factory: pytest.TempPathFactory) -> Path:
     folder = factory.mktemp("runs") / "run"
     assert main([*words, "--output", str(folder)]) == 0
     return folder
+
+
+def evaluated(output: Path, *words: str) -> dict[str, Any]:
+    """What ``ffconv evaluate`` wrote into scores.json."""
+    assert main(["evaluate", *words, "--device", "cpu", "--data.workers", "0", "--output", str(output)]) == 0
+    return json.loads((output / "scores.json").read_text())
+
+
+def predicted(capsys: pytest.CaptureFixture[str], *words: str) -> list[dict[str, Any]]:
+    """What ``ffconv predict`` prints as JSON."""
+    capsys.readouterr()
+    assert main(["predict", *words, "--format", "json", "--device", "cpu"]) == 0
+    return json.loads(capsys.readouterr().out)
 
 
 def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:

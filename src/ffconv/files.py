@@ -1,27 +1,32 @@
-"""Files that are whole or not there."""
+"""Files and folders of the user: written whole or not at all, read with errors of one line."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from pathlib import Path
+from typing import Any
 
-from ffconv.errors import InputError
+from ffconv.errors import InputError, require
 
 
 def write_atomically(path: Path, content: bytes | memoryview, *, keep: Path | None = None) -> None:
     """Write a file so that its name holds either the old content or the whole new one.
 
     Args:
-        path: File to write.
+        path: File to write; a device or a pipe, which must not be replaced, is written to as it is.
         content: All of it.
         keep: Where the old content goes; by default it is replaced.
 
     Raises:
         InputError: if the disk is full or the folder cannot be written; what was there stays.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.parent / f".{path.name}.tmp"
     try:
+        if path.exists() and not path.is_file():
+            path.write_bytes(content)
+            return
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
@@ -35,3 +40,49 @@ def write_atomically(path: Path, content: bytes | memoryview, *, keep: Path | No
         raise InputError(
             f"cannot write {path}: {error.strerror or error}; what was saved before is kept"
         ) from error
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, where they are not there yet.
+
+    Raises:
+        InputError: naming the folder and why it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {path}: {error.strerror or error}") from error
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        InputError: naming the file, if it is missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from error
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: is not JSON: {error.msg} in line {error.lineno}") from error
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"{path}: is not JSON ({type(error).__name__})") from error
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The fields of a YAML file, none where it is empty.
+
+    Raises:
+        InputError: naming the file, if it is missing, not YAML, or holds something else.
+    """
+    import yaml
+
+    try:
+        fields = yaml.safe_load(path.read_bytes()) or {}
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: such as a 13th month
+        raise InputError(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
+    require(isinstance(fields, dict), f"{path}: must hold fields and values")
+    return fields

@@ -1,4 +1,4 @@
-"""Figures without a screen, as PNG files.
+"""Pictures as the content of files: figures drawn without a screen, and images.
 
 The colours can be told apart with any common form of colour blindness (Okabe and Ito's palette).
 """
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL import Image
 
 BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, GREY = COLOURS = (
     "#0072B2",
@@ -30,6 +31,13 @@ def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def encoded(image: Image.Image, form: str = "PNG") -> bytes:
+    """An image as the content of a PNG or, nearly without loss, a JPEG file."""
+    picture = io.BytesIO()
+    image.save(picture, format=form, **({"quality": 92} if form == "JPEG" else {}))
+    return picture.getvalue()
 
 
 def png(figure: Figure) -> bytes:

@@ -12,6 +12,7 @@ from ffconv.analysis.decoding import OURS, WHOLE, WholeFile, compare_decoding
 from ffconv.cli import main
 from ffconv.data.clip_config import ClipConfig
 from ffconv.data.clips import PrepareTrainingClips
+from ffconv.data.samples import UnreadableSample
 from ffconv.data.seeding import borrowed_randomness
 from ffconv.data.videos import VideoFile
 from ffconv.errors import InputError
@@ -46,6 +47,12 @@ def test_the_command_prints_and_writes_the_figures(tmp_path: Path, capsys: pytes
     assert "seeking reader" in capsys.readouterr().out
     measured = json.loads(output.read_text())["measurements"]
     assert [len(reader["clips_per_second"]) for reader in measured] == [2, 2]
+
+
+def test_a_file_that_is_no_video_is_named(tmp_path):
+    (tmp_path / "x.mp4").write_text("no video")
+    with pytest.raises(UnreadableSample, match=r"x\.mp4: cannot be read as a video"):
+        compare_decoding(tmp_path / "x.mp4", SMALL, rounds=1)
 
 
 def test_rounds_must_be_positive(tmp_path):

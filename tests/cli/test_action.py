@@ -74,7 +74,7 @@ def test_videos_are_packed_and_trained_from(tmp_path: Path, capsys: pytest.Captu
     for split in ("train", "val"):
         video_folder(tmp_path / "videos" / split, ["a", "b"], videos=3)
     assert main(["shards", str(tmp_path / "videos"), str(tmp_path / "shards"), "--kind", "video"]) == 0
-    assert "train: 6 videos of 2 classes in 1 shards" in capsys.readouterr().out
+    assert "train: 6 videos of 2 classes in 1 shard\n" in capsys.readouterr().out
     words = ["train", "--task", "action", "--model.name", "tiny_video", "--loop.device", "cpu"]
     clip = {"frames": 4, "stride": 2, "short_side": [16, 20], "train_size": 16}
     clip |= {"eval_short_side": 16, "eval_size": 16}

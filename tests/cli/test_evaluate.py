@@ -4,12 +4,11 @@ import csv
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from commands import QUICK_TRAIN, finish, image_folder, refused, start, torchrun
+from commands import QUICK_TRAIN, evaluated, finish, image_folder, refused, start, torchrun
 from ffconv.cli import main
 from ffconv.data.config import DataConfig, open_samples
 from ffconv.data.transforms import ImageTransformConfig, PrepareImage, eval_transform
@@ -24,12 +23,6 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("evaluate") / "run"
     assert main([*QUICK_TRAIN, "--limit", "200", "--loop.epochs", "4", "--output", str(folder)]) == 0
     return folder
-
-
-def evaluated(output: Path, *words: str) -> dict[str, Any]:
-    """What ``ffconv evaluate`` wrote into scores.json."""
-    assert main(["evaluate", *words, "--device", "cpu", "--data.workers", "0", "--output", str(output)]) == 0
-    return json.loads((output / "scores.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +128,17 @@ def test_wrong_options_are_one_line(
     words: list[str], message: str, run_folder: Path, capsys: pytest.CaptureFixture[str]
 ):
     assert message in refused(["evaluate", str(run_folder), "--device", "cpu", *words], capsys)
+
+
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_an_output_that_cannot_be_made_is_one_line_before_the_work(
+    name: str, run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):  # fmt: skip
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("ffconv.tasks.classification.Classification.scores", None)
+    words = ["evaluate", str(run_folder), "--device", "cpu", "--output", str(tmp_path / name)]
+    assert f"cannot make the folder {tmp_path / name}: " in refused(words, capsys)
 
 
 def test_a_truncated_checkpoint_is_one_line(

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from commands import SHORT, finish, refused, run_of, start, torchrun
+from commands import SHORT, evaluated, finish, refused, run_of, start, torchrun
 from ffconv.cli import main
 from ffconv.training.checkpoint import read_weights
 from lama import Lama, save_lightning
@@ -121,7 +121,7 @@ def test_images_without_mask_are_listed(lama: Path, tmp_path: Path, capsys: pyte
     printed = refused(
         command(tmp_path / "img", tmp_path / "mask", "-o", tmp_path / "out", checkpoint=lama), capsys
     )
-    assert "1 images have no mask" in printed
+    assert "has no mask for 1 image: " in printed
     assert "a.png" in printed
 
 
@@ -150,9 +150,7 @@ def test_training_writes_samples(run_folder: Path):
 
 
 def test_evaluation_repeats_the_last_epochs_scores(run_folder: Path, tmp_path: Path):
-    words = [str(run_folder), "--weights", "last", "--limit", "24", "--device", "cpu", "--data.workers", "0"]
-    assert main(["evaluate", *words, "--output", str(tmp_path)]) == 0
-    scores = json.loads((tmp_path / "scores.json").read_text())
+    scores = evaluated(tmp_path, str(run_folder), "--weights", "last", "--limit", "24")
     metrics = read_weights(run_folder / "last.safetensors")[1]["metrics"]
     assert scores["all"]["samples"] == 24
     assert scores["all"]["hole_psnr"] == pytest.approx(metrics["hole_psnr"], rel=1e-6)
@@ -161,9 +159,7 @@ def test_evaluation_repeats_the_last_epochs_scores(run_folder: Path, tmp_path: P
 
 
 def test_evaluation_takes_other_holes(run_folder: Path, tmp_path: Path):
-    words = [str(run_folder), "--limit", "6", "--device", "cpu", "--data.workers", "0"]
-    assert main(["evaluate", *words, "--masks.kinds", "[thin]", "--output", str(tmp_path)]) == 0
-    scores = json.loads((tmp_path / "scores.json").read_text())
+    scores = evaluated(tmp_path, str(run_folder), "--limit", "6", "--masks.kinds", "[thin]")
     assert list(scores) == ["all", "thin", "skipped"]
 
 

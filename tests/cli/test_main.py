@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from commands import SOURCES
+from commands import SOURCES, refused
 from ffconv.cli import main
 from ffconv.cli.main import COMMANDS
 from ffconv.cli.nearest import did_you_mean
@@ -68,6 +68,11 @@ def test_errors_of_other_processes_say_which(
     monkeypatch.setenv("RANK", "3")
     assert main(["trian"]) == 2
     assert capsys.readouterr().err.startswith("ffconv [process 3]: no command")
+
+
+def test_a_path_the_file_system_refuses_is_one_line(capsys: pytest.CaptureFixture[str]):
+    name = 300 * "x"
+    assert refused(["predict", name, "a.png"], capsys) == f"ffconv: {name}: File name too long\n"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import timm
 import torch
 from PIL import Image
 
-from commands import SHORT, refused, run_of
+from commands import SHORT, evaluated, refused, run_of
 from ffconv.cli import main
 from ffconv.data.figures import write_figures
 from ffconv.data.video_writing import video_writer
@@ -42,11 +43,6 @@ def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def in_coco(folder: Path) -> tuple[str, ...]:
     return ("--data.format", "coco", "--data.path", str(folder), "--data.train", "train", "--data.val", "val")
-
-
-def evaluated(output: Path, *words: str) -> dict[str, Any]:
-    assert main(["evaluate", *words, "--device", "cpu", "--data.workers", "0", "--output", str(output)]) == 0
-    return json.loads((output / "scores.json").read_text())
 
 
 def test_training_leaves_a_checkpoint_that_knows_what_it_is(run_folder: Path):
@@ -216,6 +212,37 @@ def test_wrong_options_are_one_line(
     assert message in refused(
         ["predict", str(run_folder), str(coco / "val"), "--device", "cpu", *words], capsys
     )
+
+
+def test_predict_leaves_no_half_written_picture(
+    run_folder: Path, coco: Path, tmp_path: Path, fill_disk: Callable[[], None],
+    capsys: pytest.CaptureFixture[str],
+):  # fmt: skip
+    photo, output = min((coco / "val").iterdir()), tmp_path / "out"
+    words = ["predict", str(run_folder), str(photo), "--boxes", "whole", "--output", str(output)]
+    fill_disk()
+    assert "No space left on device" in refused([*words, "--device", "cpu"], capsys)
+    assert not list(output.iterdir())
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".jpeg", ".png", ".bmp"])
+def test_predict_writes_what_the_pictures_name_says(
+    suffix: str, run_folder: Path, coco: Path, tmp_path: Path
+):
+    with Image.open(min((coco / "val").iterdir())) as image:
+        image.save(tmp_path / f"a{suffix}")
+    predicted(run_folder, tmp_path / f"a{suffix}", tmp_path / "out", "--boxes", "whole")
+    (drawn,) = (path for path in (tmp_path / "out").iterdir() if path.suffix != ".json")
+    assert drawn.name == ("a.bmp.png" if suffix == ".bmp" else f"a{suffix}")
+    with Image.open(drawn) as image:
+        assert image.format == ("JPEG" if suffix.startswith(".jp") else "PNG")
+
+
+def test_predict_counts_in_words(
+    run_folder: Path, coco: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    predicted(run_folder, min((coco / "val").iterdir()), tmp_path, "--boxes", "whole")
+    assert capsys.readouterr().out.startswith("1 person in 1 image;")
 
 
 def test_predict_does_not_overwrite_its_input(

@@ -2,13 +2,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from commands import image_folder
+from commands import image_folder, predicted
 from ffconv.cli import main
 from ffconv.cli.likeliest import class_titles
 from ffconv.data.config import DataConfig
@@ -35,12 +34,6 @@ def checkpoint(tmp_path: Path) -> Path:
     path = tmp_path / "x.safetensors"
     save_weights(path, network.state_dict(), {**task.metadata(), "metrics": {}})
     return path
-
-
-def predicted(capsys: pytest.CaptureFixture[str], *words: str) -> list[dict[str, Any]]:
-    capsys.readouterr()
-    assert main(["predict", *words, "--format", "json", "--device", "cpu"]) == 0
-    return json.loads(capsys.readouterr().out)
 
 
 def test_json_holds_the_likeliest_classes_in_order(

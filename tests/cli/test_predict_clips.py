@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from commands import predicted
 from ffconv.cli import main
 from ffconv.data.clip_config import ClipConfig
 from ffconv.data.video_config import VideoDataConfig
@@ -35,11 +35,6 @@ def checkpoint(tmp_path: Path) -> Path:
     path = tmp_path / "action.safetensors"
     save_weights(path, network.state_dict(), {**task.metadata(), "metrics": {}})
     return path
-
-
-def predicted(capsys: pytest.CaptureFixture[str], *words: str) -> list[dict[str, Any]]:
-    assert main(["predict", *words, "--format", "json", "--device", "cpu"]) == 0
-    return json.loads(capsys.readouterr().out)
 
 
 def test_json_holds_classes_and_the_seconds_of_each_clip(

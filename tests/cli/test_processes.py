@@ -55,7 +55,7 @@ def test_a_batch_that_does_not_divide_is_refused(tmp_path: Path):
     words = [*QUICK_TRAIN, "--loop.batch_size", "15", "--output", str(tmp_path / "x")]
     code, printed = finish(start(*words, launcher=torchrun(2)))
     assert code != 0
-    assert "loop.batch_size=15 must divide by 2 processes x 1 accumulated batches" in printed
+    assert "loop.batch_size=15 must divide by 2 processes x 1 accumulated batch" in printed
 
 
 def workers_of(launcher: subprocess.Popen[str]) -> list[int]:

@@ -149,7 +149,7 @@ def test_a_recipe_that_is_its_own_base_is_refused(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("a: [", "cannot be read"), ("- a\n- b\n", "must hold fields and values")]
+    ("text", "message"), [("a: [", "is not YAML"), ("- a\n- b\n", "must hold fields and values")]
 )
 def test_a_recipe_that_is_none_is_refused(tmp_path: Path, text: str, message: str):
     (tmp_path / "a.yaml").write_text(text)

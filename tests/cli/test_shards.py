@@ -30,8 +30,8 @@ def test_both_splits_can_be_opened(splits, tmp_path, capsys):
     config = DataConfig(str(tmp_path / "out"))
     assert [len(open_samples(config, split)) for split in ("train", "val")] == [3, 2]
     printed = capsys.readouterr().out
-    assert "3 images of 2 classes in 1 shards" in printed
-    assert "2 images of 2 classes in 1 shards" in printed
+    assert "3 images of 2 classes in 1 shard\n" in printed
+    assert "2 images of 2 classes in 1 shard\n" in printed
 
 
 def test_folder_of_classes_without_splits(splits, tmp_path):

@@ -88,7 +88,7 @@ def test_another_configuration_is_refused(run_folder: Path, capsys: pytest.Captu
         (["--model.name", "ffc_resnet18", "--model.arguments.cardinality", "3"], "cardinality"),
         (["--model.name", "resnet81"], "did you mean resnet"),
         (["--model.arguments.rato", "1"], "'rato'"),
-        (["--loop.accumulate", "3"], "loop.batch_size=16 must divide by 1 processes x 3"),
+        (["--loop.accumulate", "3"], "loop.batch_size=16 must divide by 1 process x 3"),
         (
             ["--data.format", "folder", "--data.path", "/no/such/folder"],
             "/no/such/folder/train: no such folder",

@@ -102,6 +102,11 @@ def broken(**changes):
             r"annotation 4: bbox \[70, 5, 9, 9\] lies outside its image of 64 x 48 pixels",
         ),
         (content(annotation(4, 7, bbox=[-20, 5, 9, 9])), "lies outside its image"),
+        (
+            broken(images=2 * [{"id": 7, "file_name": "7.png", "width": 64, "height": 48}]),
+            "image 7: another image has the same id$",
+        ),
+        (content(annotation(4, 7), annotation(4, 3)), "annotation 4: another annotation has the same id$"),
         (broken(annotations=["x"]), "annotation x: cannot be read"),
     ],
 )

@@ -59,7 +59,7 @@ def test_one_mask_for_a_folder(tmp_path: Path):
 def test_images_without_mask_are_listed(tmp_path: Path):
     for name in ("img/a.png", "img/b.png", "img/c.png", "mask/b.png"):
         save(tmp_path / name)
-    with pytest.raises(InputError, match=r"2 images have no mask in .*mask: .*img/a\.png, .*img/c\.png"):
+    with pytest.raises(InputError, match=r"mask has no mask for 2 images: .*img/a\.png, .*img/c\.png"):
         masked_images(tmp_path / "img", tmp_path / "mask")
 
 

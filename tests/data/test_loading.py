@@ -193,7 +193,7 @@ def test_batches_per_epoch(count, drop_last, expected):
 
 
 def test_too_few_samples_for_a_batch():
-    with pytest.raises(InputError, match="5 samples do not fill one batch of 6"):
+    with pytest.raises(InputError, match="5 samples cannot fill one batch of 6"):
         train_batches(Numbers(5), as_is, spec=LoaderSpec(3, world_size=2), epoch=0)
 
 

@@ -22,7 +22,7 @@ def test_equal_classes_pass():
 @pytest.mark.parametrize(
     ("found", "message"),
     [
-        (["ant"], "val: 1 classes without bee, but"),
+        (["ant"], "val: 1 class without bee, but"),
         (["ant", "bee", "cat"], "val: 3 classes with cat, but"),
         (["ant", "cow"], "val: 2 classes without bee and with cow, but"),
         (["bee", "ant"], "val: 2 classes in another order, but"),

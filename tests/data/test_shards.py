@@ -238,7 +238,7 @@ def test_index_of_chosen_shards(folder):
 def test_index_taken_in_order_where_names_are_unknown(folder):
     index = read_index(str(folder / "shards.json"))
     assert index.of(["pipe:a", "pipe:b", "pipe:c"]) is index
-    with pytest.raises(InputError, match="2 shards, but their index lists 3 others"):
+    with pytest.raises(InputError, match="2 shards, but the index lists 3 others"):
         index.of(["pipe:a", "pipe:b"])
 
 

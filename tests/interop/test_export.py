@@ -286,6 +286,11 @@ def test_a_missing_folder_is_named(network, tmp_path: Path):
         write(network, tmp_path / "none" / "x.onnx")
 
 
+def test_only_a_file_is_written_over(network, tmp_path: Path):
+    with pytest.raises(InputError, match=r"cannot write .*: it is no ordinary file"):
+        write(network, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("package", "message"),
     [

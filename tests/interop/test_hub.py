@@ -158,8 +158,8 @@ def test_the_cards_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", r"config\.json is damaged: Expecting"),
-        ("[]", r"config\.json is damaged: it holds no table"),
+        ("{", r"config\.json: is not JSON: Expecting"),
+        ("[]", r"config\.json: must hold fields and values"),
         ('{"model_type": "bert"}', r"config\.json is not of timm or ffconv, but of a bert"),
         ('{"architecture": "resnet81"}', r"architecture='resnet81' is no network timm knows; did you mean"),
         ('{"architecture": "resnet18"}', r"model\.safetensors: the weights do not fit resnet18"),

@@ -69,6 +69,7 @@ def test_annotations_are_found_by_file_name_and_crowds_left_out(tmp_path: Path):
         ({"images": []}, r"x\.json: is neither COCO annotations nor results"),
         ([result(1, float("nan"))], "entry 0: bbox must be finite"),
         ([{**result(1, 1), "bbox": list("abcd")}], r"x\.json: is neither COCO annotations nor results"),
+        ({"images": 2 * [{"id": 5, "file_name": "a"}], "annotations": []}, "image 5: another image has the"),
         ([{**result(1, 1), "score": "high"}], r"x\.json: is neither COCO annotations nor results"),
         ([result(1, 1, category=3)], "has no boxes of category 1 with a score of 0.5"),
         ([result(1, 1, score=0.1)], "has no boxes of category 1 with a score of 0.5"),

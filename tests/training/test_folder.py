@@ -49,6 +49,21 @@ def test_a_field_of_one_start_only_is_refused_too(started: Path):
 
 
 @pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.yaml", "output: [", "is not YAML"),
+        ("config.yaml", "- output", "must hold fields and values"),
+        ("environment.json", "[", "is not JSON"),
+        ("environment.json", "{}", "must hold a list of starts"),
+    ],
+)
+def test_a_damaged_folder_is_not_gone_on_with(started: Path, name: str, content: str, message: str):
+    (started / name).write_text(content)
+    with pytest.raises(InputError, match=f"{name}: {message}"):
+        RunFolder(started, CONFIG).check(resume=True)
+
+
+@pytest.mark.parametrize(
     "free", [{"output": "y"}, {"loop": {"epochs": 5, "log_every": 1}}, {"data": {"path": "/b"}}]
 )
 def test_what_changes_no_result_may_change(started: Path, free: dict[str, Any]):
@@ -64,7 +79,7 @@ def test_environment_says_what_each_start_ran_on(started: Path):
 
 def test_a_folder_that_cannot_be_made_is_said_in_a_line(tmp_path: Path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"cannot make the run folder .*: Not a directory"):
+    with pytest.raises(InputError, match=r"cannot make the folder .*: Not a directory"):
         RunFolder(tmp_path / "file" / "run", CONFIG).start(device=torch.device("cpu"))
 
 

@@ -22,6 +22,7 @@ _SIZE = re.compile(r"\d+(x\d+){0,3}")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    """The options of the command."""
     parser.add_argument(
         "networks",
         nargs="*",
@@ -59,6 +60,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> None:
+    """Counts, and prints or writes the tables."""
     from ffconv.analysis.tables import write_report
 
     if arguments.paper is None and not arguments.networks:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from ffconv.cli.checkpoints import checkpoint_file
 from ffconv.cli.evaluation import Evaluated, evaluate, section_of
 from ffconv.cli.parser import CommandParser
+from ffconv.files import write_atomically
+from ffconv.wording import counted
 
 if TYPE_CHECKING:
     from ffconv.metrics.classification import ClassificationScores
 
 #: What each task counts.
-_SAMPLES = {"classification": "images", "action": "videos"}
+_SAMPLES = {"classification": "image", "action": "video"}
 
 
 def add_arguments(parser: CommandParser, task: str) -> None:
@@ -31,15 +34,13 @@ def run(arguments: Any) -> int:
     data = section_of(arguments, _data_config(arguments.task), classifier.data, section="data")
     kind = task_kind(arguments.task)
     config = kind.config(data=data, limit=arguments.limit)
-    found = evaluate(
+    return evaluate(
         arguments,
         classifier.network,
         lambda share: kind.task(config, share, classes=classifier.classes),
         lambda task, network: task.scores(network, arguments.split),
+        report=partial(_report, sample=_SAMPLES[arguments.task]),
     )
-    if found is not None:
-        _report(found, _SAMPLES[arguments.task])
-    return 0
 
 
 def _data_config(task: str) -> Any:
@@ -48,17 +49,16 @@ def _data_config(task: str) -> Any:
     return get_type_hints(task_kind(task).config)["data"]
 
 
-def _report(found: Evaluated, samples: str) -> None:
-    from ffconv.files import write_atomically
+def _report(found: Evaluated, sample: str) -> None:
     from ffconv.metrics.classification import write_per_class
     from ffconv.tasks.confusion import draw_confusion
 
     scores: ClassificationScores = found.scores
     write_per_class(scores, found.output / "per_class.csv")
     write_atomically(found.output / "confusion.png", draw_confusion(scores))
-    found.write_scores({samples: scores.samples, **scores.as_dict()})
+    found.write_scores({f"{sample}s": scores.samples, **scores.as_dict()})
     print(
         f"top-1 {scores.top1:.3f} %  top-5 {scores.top5:.3f} %  loss {scores.loss:.4f}"
-        f"  over {scores.samples} {samples}{found.left_out('ones')}"
+        f"  over {counted(scores.samples, sample)}{found.left_out('one')}"
     )
     print(f"per_class.csv, confusion.png and scores.json are in {found.output}")

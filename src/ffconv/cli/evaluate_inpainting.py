@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ffconv.cli.checkpoints import checkpoint_file
 from ffconv.cli.evaluation import Evaluated, evaluate, section_of
 from ffconv.cli.parser import CommandParser
+from ffconv.files import write_atomically
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,15 +40,12 @@ def run(arguments: Any) -> int:
     def score(task: Inpainting, network: nn.Module) -> Any:
         return task.scores(network, arguments.split), task.pictures(network, arguments.split)
 
-    found = evaluate(arguments, trained.network, lambda share: Inpainting(config, share), score)
-    if found is not None:
-        _report(found)
-    return 0
+    make_task = partial(Inpainting, config)
+    return evaluate(arguments, trained.network, make_task, score, report=_report)
 
 
 def _report(found: Evaluated) -> None:
     from ffconv.analysis.tables import Table, print_table
-    from ffconv.files import write_atomically
 
     scores, pictures = found.scores
     kinds = {kind: dataclasses.asdict(score) for kind, score in scores.by_kind.items()}
@@ -67,4 +66,4 @@ def _report(found: Evaluated) -> None:
         for name, score in {"all": scores.all, **scores.by_kind}.items()
     ]
     print_table(Table("Filled holes", columns, rows, left=1))
-    print(f"scores.json and samples.png are in {found.output}{found.left_out('images')}")
+    print(f"scores.json and samples.png are in {found.output}{found.left_out('image')}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ffconv.cli.checkpoints import checkpoint_file
 from ffconv.cli.evaluation import Evaluated, evaluate, section_of
 from ffconv.cli.parser import CommandParser
+from ffconv.wording import counted
 
 if TYPE_CHECKING:
     from ffconv.metrics.keypoints import PoseScores
@@ -32,15 +33,13 @@ def run(arguments: Any) -> int:
         test=section_of(arguments, PoseTestConfig, trained.test, section="test"),
         limit=arguments.limit,
     )
-    found = evaluate(
+    return evaluate(
         arguments,
         trained.network,
         lambda share: Pose(config, share, keypoints=trained.keypoint_set),
         lambda task, network: task.scores(network, arguments.split),
+        report=_report,
     )
-    if found is not None:
-        _report(found)
-    return 0
 
 
 def _report(found: Evaluated) -> None:
@@ -50,5 +49,5 @@ def _report(found: Evaluated) -> None:
     write_results(scores.results, found.output / "keypoints.json")
     found.write_scores({"persons": len(scores.results), **scores.as_dict()})
     values = "  ".join(f"{name} {100 * value:.1f}" for name, value in scores.as_dict().items())
-    print(f"{values}  over {len(scores.results)} persons found{found.left_out('ones')}")
+    print(f"{values}  over {counted(len(scores.results), 'person')} found{found.left_out('one')}")
     print(f"keypoints.json (COCO's result format) and scores.json are in {found.output}")

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from ffconv.cli.checkpoints import checkpoint_file
 from ffconv.cli.parser import from_plain
 from ffconv.cli.recipes import merged
+from ffconv.files import make_folder, write_atomically
+from ffconv.wording import counted
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,14 +36,12 @@ class Evaluated:
 
     def write_scores(self, scores: Mapping[str, Any]) -> None:
         """Writes scores.json."""
-        from ffconv.files import write_atomically
-
         summary = {**scores, "skipped": self.skipped}
         write_atomically(self.output / "scores.json", json.dumps(summary, indent=2).encode())
 
-    def left_out(self, samples: str) -> str:
+    def left_out(self, sample: str) -> str:
         """How many samples were left out, as the end of a line; nothing where none were."""
-        return f", {len(self.skipped)} unreadable {samples} left out" if self.skipped else ""
+        return f", {counted(len(self.skipped), f'unreadable {sample}')} left out" if self.skipped else ""
 
 
 def section_of(arguments: Any, kind: type[Any], trained: Mapping[str, Any], *, section: str) -> Any:
@@ -54,17 +54,20 @@ def evaluate(
     network: nn.Module,
     make_task: Callable[[Share], Any],
     score: Callable[[Any, nn.Module], Any],
-) -> Evaluated | None:
-    """Scores a network on a split; the processes share its samples.
+    *,
+    report: Callable[[Evaluated], None],
+) -> int:
+    """Scores a network on a split and reports it; the processes share its samples.
 
     Args:
         arguments: of the command.
         network: of the checkpoint.
         make_task: makes the task for this process's share of the work.
         score: what is computed with the task and the network.
+        report: prints and writes it; only the main process does.
 
     Returns:
-        What the main process reports; None on the others.
+        Exit code.
     """
     import torch
 
@@ -73,11 +76,12 @@ def evaluate(
 
     accelerator = start_accelerator(LoopConfig(precision=arguments.precision, device=arguments.device))
     task = make_task(share_of(accelerator, arguments.batch_size))
-    with torch.no_grad(), accelerator.autocast():
-        scores = score(task, network.to(accelerator.device))
-    if not accelerator.is_main_process:
-        return None
     path = checkpoint_file(arguments.checkpoint, arguments.weights)
     output = arguments.output or path.parent / f"{path.stem}-{arguments.split}"
-    output.mkdir(parents=True, exist_ok=True)
-    return Evaluated(scores, output, dict(task.skipped()))
+    if accelerator.is_main_process:
+        make_folder(output)  # before the work, which would be lost
+    with torch.no_grad(), accelerator.autocast():
+        scores = score(task, network.to(accelerator.device))
+    if accelerator.is_main_process:
+        report(Evaluated(scores, output, dict(task.skipped())))
+    return 0

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 from ffconv.cli.checkpoints import add_device, checkpoint_file
 from ffconv.cli.main import INPUT_ERROR
 from ffconv.errors import InputError, require
+from ffconv.files import make_folder, write_atomically
+from ffconv.pictures import encoded
+from ffconv.wording import counted
 
 if TYPE_CHECKING:
     import torch
@@ -78,7 +81,7 @@ def run(arguments: Any) -> int:
         print(f"ffconv: {failure}", file=sys.stderr)
     written = len(pairs) - len(failures)
     if written:
-        print(f"{written} filled image{'s' if written > 1 else ''} in {arguments.output}")
+        print(f"{counted(written, 'filled image')} in {arguments.output}")
     return INPUT_ERROR if failures else 0
 
 
@@ -98,11 +101,8 @@ def _targets(pairs: list[MaskedImage], arguments: Any) -> list[Path]:
         require(not taken, f"{target} would be overwritten: choose another --output")
     twice = [target for target in targets if targets.count(target) > 1]
     require(not twice, f"several images would be written to {twice[:1]}: give them different names")
-    try:
-        for folder in {target.parent for target in targets}:
-            folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make the folder {error.filename}: {error.strerror}") from error
+    for folder in {target.parent for target in targets}:
+        make_folder(folder)
     return targets
 
 
@@ -120,14 +120,11 @@ def _progress(items: list[tuple[MaskedImage, Path]]) -> Iterator[tuple[MaskedIma
 def _fill_file(
     network: nn.Module, pair: MaskedImage, target: Path, *, max_pixels: int, device: torch.device
 ) -> None:
-    import io
-
     import numpy as np
     import torch
     from PIL import Image
     from torchvision.transforms.v2.functional import pil_to_tensor
 
-    from ffconv.files import write_atomically
     from ffconv.tasks.filling import fill
 
     image, hole = pair.read()
@@ -140,6 +137,4 @@ def _fill_file(
     filled = fill(network, pixels, torch.from_numpy(hole).to(device), max_pixels=max_pixels)
     drawn = (filled * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
     result = np.where(hole[..., None], drawn, np.asarray(image))
-    content = io.BytesIO()
-    Image.fromarray(result).save(content, format="PNG")
-    write_atomically(target, content.getvalue())
+    write_atomically(target, encoded(Image.fromarray(result)))

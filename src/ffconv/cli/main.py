@@ -40,21 +40,30 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         return _run(words[0], words[1:])
     except InputError as error:
-        rank = os.environ.get("RANK", "0")
-        where = "" if rank == "0" else f" [process {rank}]"
-        print(f"ffconv{where}: {' '.join(str(error).split())}", file=sys.stderr)
-        return INPUT_ERROR
+        return _refused(str(error))
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's, which may not be loaded
             raise
-        print(f"ffconv: {_out_of_memory(error)}", file=sys.stderr)
-        return INPUT_ERROR
+        return _refused(_out_of_memory(error))
     except KeyboardInterrupt:
         print("ffconv: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # ffconv ... | head
         sys.stderr.close()
         return 0
+    except OSError as error:
+        if error.filename is None:
+            raise
+        # Any look at a path that is too long, or below a folder that is closed to us, ends here.
+        return _refused(f"{error.filename}: {error.strerror}")
+
+
+def _refused(message: str) -> int:
+    """Says in one line what is wrong with the input; returns the exit code."""
+    rank = os.environ.get("RANK", "0")
+    where = "" if rank == "0" else f" [process {rank}]"
+    print(f"ffconv{where}: {' '.join(message.split())}", file=sys.stderr)
+    return INPUT_ERROR
 
 
 def _out_of_memory(error: RuntimeError) -> str:

@@ -12,7 +12,8 @@ from ffconv.cli.checkpoints import add_device, checkpoint_file
 from ffconv.cli.likeliest import likeliest
 from ffconv.cli.main import INPUT_ERROR
 from ffconv.cli.parser import CommandParser, from_plain
-from ffconv.errors import InputError, require
+from ffconv.errors import require
+from ffconv.files import make_folder
 
 if TYPE_CHECKING:
     from ffconv.data.video_config import VideoDataConfig
@@ -121,10 +122,7 @@ def _draw(records: Sequence[dict[str, Any]], videos: Path, output: Path, data: V
         file = Path(record["video"])
         target = (output / file.relative_to(videos)).with_suffix(".mp4") if videos.is_dir() else output
         require(target.resolve() != file.resolve(), f"output={target} must not be the video itself")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"cannot write {target}: {error.strerror}") from error
+        make_folder(target.parent)
         try:
             video = VideoFile(str(file), file)
             with video.open(data.decoder) as opened, video_writer(target, opened.rate) as writer:

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 from ffconv.cli.checkpoints import add_device, checkpoint_file
 from ffconv.cli.main import INPUT_ERROR
 from ffconv.cli.parser import CommandParser, from_plain
-from ffconv.errors import InputError, require
+from ffconv.errors import require
+from ffconv.files import make_folder, write_atomically
+from ffconv.pictures import encoded
+from ffconv.wording import counted
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
     from ffconv.tasks.pose_prediction import PosePredictor
 
 # Formats that a picture is written in again; others become PNG.
-_SAVED = (".jpg", ".jpeg", ".png")
+_FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
 
 
 def add_arguments(parser: CommandParser, task: str) -> None:
@@ -116,14 +119,13 @@ class _Record:
         self._annotations += self._predictor.annotations(picture, persons)
         return self._predictor.draw(picture.image, persons)
 
-    def write(self, folder: Path) -> str:
-        """Writes keypoints.json; how many persons it holds, in words."""
-        from ffconv.files import write_atomically
+    def write(self, folder: Path, picture: str) -> str:
+        """Writes keypoints.json; how many persons it holds, in how many of such pictures, in words."""
         from ffconv.tasks.pose_prediction import coco_content
 
         content = coco_content(self._images, self._annotations, self._predictor.keypoint_set)
         write_atomically(folder / "keypoints.json", json.dumps(content).encode())
-        return f"{len(self._annotations)} persons in {len(self._images)}"
+        return f"{counted(len(self._annotations), 'person')} in {counted(len(self._images), picture)}"
 
 
 def _images(path: Path, record: _Record, output: Path) -> tuple[str, list[str]]:
@@ -142,10 +144,11 @@ def _images(path: Path, record: _Record, output: Path) -> tuple[str, list[str]]:
         except UnreadableSample as error:
             skipped.append(str(error))
             continue
-        target = output / (name if file.suffix.lower() in _SAVED else f"{name}.png")
+        form = _FORMATS.get(file.suffix.lower())
+        target = output / (name if form else f"{name}.png")
         _prepare(target, source=file)
-        record.add(picture).save(target, quality=92)
-    return f"{record.write(output)} images", skipped
+        write_atomically(target, encoded(record.add(picture), form or "PNG"))
+    return record.write(output, "image"), skipped
 
 
 def _video(path: Path, record: _Record, output: Path) -> str:
@@ -163,12 +166,9 @@ def _video(path: Path, record: _Record, output: Path) -> str:
         for number, frame in enumerate(video.frames()):
             picture = Picture(f"{path.name}#{number:06d}", number, Image.fromarray(frame))
             writer.write(np.asarray(record.add(picture)))
-    return f"{record.write(output)} frames of {target}"
+    return f"{record.write(output, 'frame')} of {target}"
 
 
 def _prepare(target: Path, *, source: Path) -> None:
     require(target.resolve() != source.resolve(), f"--output {target.parent} would overwrite {source}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{target.parent}: {error.strerror}") from error
+    make_folder(target.parent)

@@ -16,6 +16,7 @@ import yaml
 from ffconv.cli.nearest import did_you_mean
 from ffconv.cli.parser import CommandParser
 from ffconv.errors import InputError
+from ffconv.files import read_yaml
 
 # Beside the package in a checkout, inside it in an installed wheel.
 _ROOTS = tuple(parent / "recipes" for parent in (Path(__file__).parents[1], Path(__file__).parents[3]))
@@ -51,12 +52,7 @@ def load_recipe(name: str, beside: Path | None = None, above: tuple[Path, ...] =
     path = find_recipe(name, beside).resolve()
     if path in above:
         raise InputError(f"recipe {path} is its own base")
-    try:
-        fields = yaml.safe_load(path.read_text()) or {}
-    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"recipe {path} cannot be read: {' '.join(str(error).split())}") from error
-    if not isinstance(fields, dict):
-        raise InputError(f"recipe {path} must hold fields and values")
+    fields = read_yaml(path)
     base = fields.pop("base", None)
     return fields if base is None else merged(load_recipe(base, path.parent, (*above, path)), fields)
 

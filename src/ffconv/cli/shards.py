@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ffconv.errors import InputError, require
+from ffconv.wording import counted
 
 if TYPE_CHECKING:
     from ffconv.cli.parser import CommandParser
@@ -61,6 +62,5 @@ def run(arguments: Any) -> None:
         except OSError as error:  # a full or write-protected disk
             raise InputError(f"{error.filename or folder}: {error.strerror}") from error
         files = sum(shard.nsamples for shard in index.shards)
-        print(
-            f"{folder}: {files} {media.noun}s of {len(index.classes)} classes in {len(index.shards)} shards"
-        )
+        classes = counted(len(index.classes), "class")
+        print(f"{folder}: {counted(files, media.noun)} of {classes} in {counted(len(index.shards), 'shard')}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 
 from ffconv.data.keypoint_sets import KeypointConfig, KeypointSet, keypoint_set_of
 from ffconv.errors import InputError, require
+from ffconv.files import read_json
 
 #: Area of a person over that of its box, for files that give the box alone: the usual stand-in of data sets
 #: without segments.
@@ -86,7 +86,7 @@ def read_annotations(
     Raises:
         InputError: naming the file and the first entry at fault: for a file that is missing, not JSON, not in
             COCO's format or without keypoints, for coordinates that are not finite, for a number of keypoints
-            that is not the category's, for a box wholly outside its image.
+            that is not the category's, for a box wholly outside its image, for an id that stands twice.
     """
     path, config = Path(path), config or KeypointConfig()
     content = read_json(path)
@@ -95,13 +95,19 @@ def read_annotations(
     keypoint_set = keypoint_set_of(chosen, config, str(path))
     images: dict[int, ImageEntry] = {}
     for entry in _entries(content, "images", path):
-        with _named(f"{path}: image {_id(entry)}"):
-            size = (int(entry["width"]), int(entry["height"]))
-            images[int(entry["id"])] = ImageEntry(str(entry["file_name"]), *size)
+        name = f"{path}: image {_id(entry)}"
+        with _named(name):
+            size, number = (int(entry["width"]), int(entry["height"])), int(entry["id"])
+            require(number not in images, f"{name}: another image has the same id")
+            images[number] = ImageEntry(str(entry["file_name"]), *size)
     annotations: list[Annotation] = []
+    seen: set[Any] = set()
     for entry in _entries(content, "annotations", path) if "annotations" in content else ():
         name = f"{path}: annotation {_id(entry)}"
         with _named(name):
+            number = entry.get("id")
+            require(number is None or number not in seen, f"{name}: another annotation has the same id")
+            seen.add(number)
             if entry["category_id"] == chosen["id"]:
                 annotations.append(_annotation(entry, len(keypoint_set), name))
                 _require_inside(annotations[-1], images, name)
@@ -139,22 +145,6 @@ def read_detections(path: str | Path, file: KeypointFile, threshold: float = 0.0
         _require_inside(detection, file.images, name)
         found.append(detection)
     return found
-
-
-def read_json(path: Path) -> Any:
-    """What a JSON file holds.
-
-    Raises:
-        InputError: naming the file, if it is missing or not JSON.
-    """
-    try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}") from error
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: is not JSON: {error.msg} in line {error.lineno}") from error
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"{path}: is not JSON ({type(error).__name__})") from error
 
 
 def _entries(content: Mapping[str, Any], key: str, path: Path) -> list[Any]:

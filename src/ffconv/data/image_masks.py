@@ -11,8 +11,9 @@ from PIL import Image
 
 from ffconv.data.decoding import read_image
 from ffconv.data.images import ImageFiles
-from ffconv.data.samples import UnreadableSample
+from ffconv.data.samples import UnreadableSample, some
 from ffconv.errors import InputError, require
+from ffconv.wording import counted
 
 _HALF = 128
 
@@ -77,8 +78,7 @@ def masked_images(images: Path, masks: Path) -> list[MaskedImage]:
             found.setdefault(re.sub(r"_mask[^/]*$", "", name), []).append(mask)
     missing = [str(file) for file, name in names.items() if name.as_posix() not in found]
     if missing:
-        rest = f", and {len(missing) - 5} more" if len(missing) > 5 else ""
-        raise InputError(f"{len(missing)} images have no mask in {masks}: {', '.join(missing[:5])}{rest}")
+        raise InputError(f"{masks} has no mask for {counted(len(missing), 'image')}: {some(missing)}")
     pairs = []
     for file, name in names.items():
         of_image = found[name.as_posix()]

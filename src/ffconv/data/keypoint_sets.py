@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ffconv.errors import InputError, require
+from ffconv.wording import counted
 
 #: Sigma of a keypoint that neither the file, the configuration nor COCO knows: about the mean of COCO's.
 DEFAULT_SIGMA = 0.07
@@ -148,7 +149,8 @@ def require_same_keypoints(expected: KeypointSet, found: KeypointSet, where: str
     """
     require(
         len(found) == len(expected),
-        f"{where}: {len(found)} keypoints, but the network has {len(expected)} ({', '.join(expected.names)})",
+        f"{where}: {counted(len(found), 'keypoint')}, but the network has {len(expected)}"
+        f" ({', '.join(expected.names)})",
     )
     for number, (ours, theirs) in enumerate(zip(expected.names, found.names, strict=True)):
         require(ours == theirs, f"{where}: keypoint {number} is {theirs!r}, but the network's is {ours!r}")

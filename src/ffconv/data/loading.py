@@ -33,6 +33,7 @@ from ffconv.data.samples import Prepare, Samples, SkippedSample, UnreadableSampl
 from ffconv.data.seeding import borrowed_randomness, derive_seed, permutation
 from ffconv.data.streaming import ShardStream, StreamedBatches
 from ffconv.errors import InputError
+from ffconv.wording import counted
 
 __all__ = [
     "Batch",
@@ -166,8 +167,8 @@ def batches_per_epoch(samples: Source, spec: LoaderSpec) -> int:
     count = total // together if spec.drop_last else -(-total // together)
     if count == 0:
         raise InputError(
-            f"{total} samples do not fill one batch of {together} (batch_size={spec.batch_size} on "
-            f"{spec.world_size} processes): lower the batch size"
+            f"{counted(total, 'sample')} cannot fill one batch of {together}"
+            f" (batch_size={spec.batch_size} on {counted(spec.world_size, 'process')}): lower the batch size"
         )
     return count
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from ffconv.errors import InputError
+from ffconv.wording import counted
 
 ItemOut = TypeVar("ItemOut", covariant=True)
 
@@ -22,7 +23,9 @@ class Samples(Protocol[ItemOut]):
     """
 
     @property
-    def classes(self) -> tuple[str, ...]: ...
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of their labels."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -42,7 +45,9 @@ class EncodedSample(NamedTuple):
 class EncodedSamples(Protocol):
     """A source that also gives a sample as it is stored, so that it can be copied without loss."""
 
-    def encoded(self, index: int) -> EncodedSample: ...
+    def encoded(self, index: int) -> EncodedSample:
+        """The sample at an index."""
+        ...
 
 
 class UnreadableSample(InputError):
@@ -84,9 +89,13 @@ def require_same_classes(expected: Sequence[str], found: Sequence[str], where: s
         f"{what} {some(names)}" for what, names in (("without", missing), ("with", unknown)) if names
     ]
     raise InputError(
-        f"{where}: {len(found)} classes {' and '.join(differences) or 'in another order'}, "
-        f"but the labels are counted by {len(expected)} classes {some(expected)}"
+        f"{where}: {_classes(found)} {' and '.join(differences) or 'in another order'}, "
+        f"but the labels are counted by {_classes(expected)} {some(expected)}"
     )
+
+
+def _classes(names: Sequence[str]) -> str:
+    return counted(len(names), "class")
 
 
 def some(names: Iterable[str], most: int = 5) -> str:

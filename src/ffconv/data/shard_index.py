@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ffconv.errors import InputError
+from ffconv.wording import counted
 
 INDEX_NAME = "shards.json"
 
@@ -71,7 +72,9 @@ class ShardIndex:
             return ShardIndex(self.classes, tuple(chosen))
         if len(urls) == len(self.shards):
             return self
-        raise InputError(f"{urls[0]}: {len(urls)} shards, but their index lists {len(self.shards)} others")
+        raise InputError(
+            f"{urls[0]}: {counted(len(urls), 'shard')}, but the index lists {len(self.shards)} others"
+        )
 
 
 def read_index(location: str) -> ShardIndex:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 import shutil
 from pathlib import Path
@@ -17,6 +16,8 @@ from ffconv.data.seeding import permutation
 from ffconv.data.shard_index import ShardIndex, require_webdataset
 from ffconv.data.shards import index_shards
 from ffconv.errors import require
+from ffconv.files import make_folder
+from ffconv.pictures import encoded
 
 
 def write_shards(
@@ -44,7 +45,7 @@ def write_shards(
         progress: show a progress bar.
 
     Raises:
-        InputError: for a folder that is in use, or sizes below 1.
+        InputError: for a folder that is in use or cannot be made, or sizes below 1.
     """
     folder = Path(folder).resolve()
     for name, value in (("samples_per_shard", samples_per_shard), ("bytes_per_shard", bytes_per_shard)):
@@ -55,7 +56,7 @@ def write_shards(
 
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    make_folder(partial)
     order = permutation(len(samples), seed, "shards").tolist()
     with ShardWriter(
         str(partial).replace("%", "%%") + "/%06d.tar",
@@ -88,8 +89,6 @@ def _sample(samples: Samples[Any], index: int, place: int) -> dict[str, Any]:
         sample = samples.encoded(index)
     else:
         image, label = samples[index]
-        buffer = io.BytesIO()
-        image.save(buffer, format="PNG")
-        sample = EncodedSample(str(index), "png", buffer.getvalue(), label)
+        sample = EncodedSample(str(index), "png", encoded(image), label)
     key = f"{place:08d}-{re.sub(r'[^A-Za-z0-9_-]', '_', sample.name)[:60]}"
     return {"__key__": key, sample.extension: sample.content, "cls": b"%d" % sample.label}

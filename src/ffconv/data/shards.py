@@ -20,6 +20,7 @@ from ffconv.data.media import Media
 from ffconv.data.samples import EncodedSample, UnreadableSample
 from ffconv.data.shard_index import INDEX_NAME, Shard, ShardIndex, read_index, require_webdataset
 from ffconv.errors import InputError, require
+from ffconv.wording import counted
 
 ENTRIES_NAME = "samples.npy"
 ENTRY = np.dtype([("shard", "<i4"), ("label", "<i4"), ("offset", "<i8"), ("size", "<i8")])
@@ -56,7 +57,7 @@ class LocalShards:
         self.classes = index.classes if index else tuple(map(str, range(needed)))
         require(
             needed <= len(self.classes),
-            f"{self._files[0]}: label {needed - 1} in the shards, but {len(self.classes)} classes",
+            f"{self._files[0]}: label {needed - 1} in the shards, but {counted(len(self.classes), 'class')}",
         )
 
     def __len__(self) -> int:

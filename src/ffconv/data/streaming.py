@@ -34,6 +34,7 @@ from ffconv.data.seeding import borrowed_randomness, derive_seed, permutation
 from ffconv.data.shard_index import ShardIndex, require_webdataset
 from ffconv.data.shards import file_and_label, parse_label
 from ffconv.errors import InputError
+from ffconv.wording import counted
 
 
 class _Raw(NamedTuple):
@@ -67,7 +68,9 @@ class ShardStream:
     ) -> None:
         require_webdataset()
         if len(urls) != len(index.shards):
-            raise InputError(f"{urls[0]}: {len(urls)} shards, but their index lists {len(index.shards)}")
+            raise InputError(
+                f"{urls[0]}: {counted(len(urls), 'shard')}, but the index lists {len(index.shards)}"
+            )
         self.urls = tuple(urls)
         self.classes = index.classes
         self.shuffle_buffer = shuffle_buffer
@@ -90,10 +93,12 @@ class ShardStream:
             content, label_file = file_and_label(fields, name, self.media)
             label = parse_label(label_file, name)
             if label >= len(self.classes):
-                raise InputError(f"{name}: label {label}, but {len(self.classes)} classes")
+                raise InputError(f"{name}: label {label}, but {counted(len(self.classes), 'class')}")
             yield _Raw(first + position - 1, name, content, label)
         if position != self.counts[number]:
-            raise InputError(f"{url}: {position} samples, but its index says {self.counts[number]}")
+            raise InputError(
+                f"{url}: {counted(position, 'sample')}, but its index says {self.counts[number]}"
+            )
 
 
 def _samples_of(url: str) -> Iterator[dict[str, Any]]:
@@ -141,7 +146,8 @@ class StreamedBatches(IterableDataset[Fetched]):
         shards = len(stream.urls)
         if span is not None and shards < spec.world_size:
             raise InputError(
-                f"{shards} shards cannot be shared by {spec.world_size} processes: make smaller shards"
+                f"{counted(shards, 'shard')} cannot be shared by {spec.world_size} processes:"
+                " make smaller shards"
             )
         self._stream = stream
         self._prepare = prepare

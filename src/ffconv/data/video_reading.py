@@ -69,7 +69,7 @@ def open_with_pyav(source: Path | bytes, name: str) -> Iterator[VideoReader]:
         import av
     except ImportError as error:
         raise InputError("videos need the package av: pip install 'ffconv[video]'") from error
-    with _named(name):
+    with video_errors_named(name):
         opened = str(source) if isinstance(source, Path) else io.BytesIO(source)
         if (source.stat().st_size if isinstance(source, Path) else len(source)) == 0:
             raise UnreadableSample(name, "is empty (0 bytes)")
@@ -78,8 +78,8 @@ def open_with_pyav(source: Path | bytes, name: str) -> Iterator[VideoReader]:
 
 
 @contextmanager
-def _named(name: str) -> Iterator[None]:
-    """Turns what PyAV raises into UnreadableSample."""
+def video_errors_named(name: str) -> Iterator[None]:
+    """Turns what PyAV raises into UnreadableSample of this name."""
     from av import FFmpegError
 
     try:
@@ -139,7 +139,8 @@ class VideoReader:
         self._seek(0.0)
         end, decoded = 0.0, self._container.decode(self._stream)
         while True:
-            with _named(self._name):  # not around the yield: errors of the one who reads are his own
+            # Not around the yield: errors of the one who reads are his own.
+            with video_errors_named(self._name):
                 frame = next(decoded, None)
             if frame is None:
                 break

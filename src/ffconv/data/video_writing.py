@@ -66,7 +66,7 @@ def video_writer(path: Path, rate: float) -> Iterator[VideoWriter]:
     """
     import av
 
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    partial = path.parent / f".{path.stem}.partial{path.suffix}"
     try:
         with _created(partial, path) as container:
             writer = VideoWriter(container, rate)

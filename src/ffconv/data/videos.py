@@ -66,6 +66,7 @@ class VideoFile:
     source: Path | bytes
 
     def open(self, decoder: Decoder = "pyav") -> AbstractContextManager[OpenVideo]:
+        """Opens it with the decoder; it is closed at the end of the block."""
         if decoder == "torchcodec":
             from ffconv.data.video_torchcodec import open_with_torchcodec
 
@@ -89,9 +90,11 @@ class VideoArray:
 
     @contextmanager
     def open(self, decoder: Decoder = "pyav") -> Iterator[VideoArray]:
+        """The video itself: nothing is to be decoded."""
         yield self
 
     def read(self, times: Sequence[float], resize: Resize | None = None) -> Frames:
+        """The frames nearest to these times in seconds."""
         last = len(self._pictures) - 1
         numbers = [min(max(0, round(time * self.rate)), last) for time in times]
         different = sorted(set(numbers))
@@ -101,6 +104,7 @@ class VideoArray:
         return Frames(pictures, [different.index(number) for number in numbers])
 
     def frames(self) -> Iterator[np.ndarray]:
+        """All frames in order."""
         yield from self._pictures
 
 

@@ -153,9 +153,10 @@ def export(
         onnx_graph.require_packages()
         onnx_graph.require_opset(config.opset, has_dft=config.transform == "fft")
     require(path.parent.is_dir(), f"cannot write {path}: there is no folder {path.parent}")
+    require(path.is_file() or not path.exists(), f"cannot write {path}: it is no ordinary file")
     expected = _run_network(network, given.example(config.dynamic))
     require(isinstance(expected, Tensor), f"{type(network).__name__} gives no single tensor")
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.parent / f".{path.name}.tmp"
     try:
         operators = _write(network, temporary, given, config, axes)
         differences = () if check is None else _checked(network, temporary, given, config, check)

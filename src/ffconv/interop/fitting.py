@@ -154,6 +154,7 @@ def ordinary_name(name: str) -> str:
 
 
 def shapes(found: tuple[int, ...], expected: tuple[int, ...]) -> str:
+    """Two shapes that differ, in words."""
     return f"{tuple(found)} in the file, {tuple(expected)} in the network"
 
 

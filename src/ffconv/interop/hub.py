@@ -23,7 +23,7 @@ from torch import nn
 
 from ffconv.analysis.networks import takes_clips
 from ffconv.errors import InputError, require
-from ffconv.files import write_atomically
+from ffconv.files import make_folder, read_json, write_atomically
 from ffconv.interop.model_card import About, model_card
 from ffconv.interop.reading import read_checkpoint
 from ffconv.models.registry import create_network, put_weights, require_known
@@ -56,10 +56,7 @@ def save_pretrained(
     with _said_in_a_line(f"cannot save {type(network).__name__}"):
         config = _config(network, about)
         card = model_card(network, config, name=name or folder.resolve().name, about=about)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make the folder {folder}: {error.strerror}") from error
+    make_folder(folder)
     save_weights(folder / WEIGHTS, network.state_dict(), about.checkpoint)
     write_atomically(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
     write_atomically(folder / CARD, card.encode())
@@ -226,13 +223,8 @@ def _fetched(repo_id: str, revision: str | None, token: str | None) -> Path:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text())
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
-    except ValueError as error:  # not JSON, or not text
-        raise InputError(f"{path} is damaged: {error}") from error
-    require(isinstance(config, dict), f"{path} is damaged: it holds no table")
+    config = read_json(path)
+    require(isinstance(config, dict), f"{path}: must hold fields and values")
     kind = f", but of a {config['model_type']}" if "model_type" in config else ""  # as transformers writes it
     require("architecture" in config or "ffconv" in config, f"{path} is not of timm or ffconv{kind}")
     return config

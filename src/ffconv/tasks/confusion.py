@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ffconv.metrics.classification import ClassificationScores
 from ffconv.pictures import new_figure, png
+from ffconv.wording import counted
 
 _MOST_NAMES = 60  # more would overlap
 _MOST_FIGURES = 20
@@ -22,11 +23,11 @@ def draw_confusion(scores: ClassificationScores) -> bytes:
     figure = new_figure(side + 1, side)
     axes = figure.add_subplot()
     picture = axes.imshow(percent.numpy(), vmin=0, vmax=100, cmap="Blues")
-    figure.colorbar(picture, ax=axes, label="% of the true class's images", shrink=0.8)
+    figure.colorbar(picture, ax=axes, label="% of the true class's samples", shrink=0.8)
     axes.set(
         xlabel="predicted class",
         ylabel="true class",
-        title=f"top-1 {scores.top1:.2f} % over {scores.samples} images",
+        title=f"top-1 {scores.top1:.2f} % over {counted(scores.samples, 'sample')}",
     )
     if len(names) <= _MOST_NAMES:
         axes.set_xticks(range(len(names)), names, rotation=90, fontsize="small")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
-
 import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
+
+from ffconv.pictures import encoded
 
 _GREY = 0.5
 _SMALLEST_SIDE = 96  # below it every pixel is shown as several
@@ -32,6 +32,4 @@ def draw_filled(images: Tensor, masks: Tensor, predicted: Tensor) -> bytes:
     if (side := min(images.shape[-2:])) < _SMALLEST_SIDE:
         factor = -(-_SMALLEST_SIDE // side)
         picture = picture.resize((factor * picture.width, factor * picture.height), Image.Resampling.NEAREST)
-    content = io.BytesIO()
-    picture.save(content, format="PNG")
-    return content.getvalue()
+    return encoded(picture)

@@ -15,8 +15,9 @@ from torch import nn
 from torchvision.models import get_model, get_model_weights
 from torchvision.transforms import v2
 
-from ffconv.data.coco_format import finite_numbers, read_json
+from ffconv.data.coco_format import finite_numbers
 from ffconv.errors import InputError, require
+from ffconv.files import read_json
 from ffconv.interop.reading import find_weights, read_checkpoint
 
 # torchvision's own detectors, the best first; persons are class 1 of all.
@@ -76,8 +77,12 @@ class BoxFile:
         self._boxes: defaultdict[str | int, list[PersonBox]] = defaultdict(list)
         try:
             entries = content["annotations"] if self._by_name else content
-            images = content["images"] if self._by_name else []
-            names = {image["id"]: PurePath(image["file_name"]).name for image in images}
+            names: dict[int, str] = {}
+            for image in content["images"] if self._by_name else ():
+                require(
+                    image["id"] not in names, f"{path}: image {image['id']}: another image has the same id"
+                )
+                names[image["id"]] = PurePath(image["file_name"]).name
             for number, entry in enumerate(entries):
                 if entry["category_id"] != category or entry.get("iscrowd", 0):
                     continue

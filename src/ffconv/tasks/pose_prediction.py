@@ -54,6 +54,7 @@ class PosePredictor:
 
     @property
     def keypoint_set(self) -> KeypointSet:
+        """The keypoints that are found."""
         return self._estimator.keypoint_set
 
     def __call__(self, image: Image.Image, boxes: Sequence[PersonBox]) -> list[FoundPerson]:

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ffconv.environment import describe_environment
-from ffconv.errors import InputError
-from ffconv.files import write_atomically
+from ffconv.errors import InputError, require
+from ffconv.files import make_folder, read_json, read_yaml, write_atomically
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 BEST = "best.safetensors"
 LAST = "last.safetensors"
 CONFIG = "config.yaml"
+ENVIRONMENT = "environment.json"
 METRICS = "metrics.csv"
 SKIPPED = "skipped.csv"
 
@@ -59,10 +60,9 @@ class RunFolder:
         """Check that the folder is free, or holds this run and may go on with it. Writes nothing.
 
         Raises:
-            InputError: if it holds a run and `resume` is off, or a run with another configuration.
+            InputError: if it holds a run and `resume` is off, a run with another configuration, or one whose
+                files are damaged.
         """
-        import yaml
-
         if not (self.path / CONFIG).is_file():
             return
         if not resume:
@@ -70,18 +70,17 @@ class RunFolder:
                 f"{self.path} already holds a run: go on with it by --resume auto,"
                 " or choose another folder by --output"
             )
-        self._check_same(yaml.safe_load((self.path / CONFIG).read_text()))
+        self._check_same(read_yaml(self.path / CONFIG))
+        self._starts()
 
     def start(self, *, device: torch.device) -> None:
         """Make the folder and write what this start is."""
         import yaml
 
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"cannot make the run folder {self.path}: {error.strerror}") from error
+        make_folder(self.path)
         self._write(CONFIG, yaml.safe_dump(self.config, sort_keys=False))
-        self._write_environment(device)
+        starts = [*self._starts(), describe_environment(device)]
+        self._write(ENVIRONMENT, json.dumps(starts, indent=2))
 
     def _check_same(self, earlier: Mapping[str, Any]) -> None:
         before, now = _flatten(earlier), _flatten(self.config)
@@ -92,11 +91,12 @@ class RunFolder:
                     f" {before.get(name)!r}: resume with the same, or choose another --output"
                 )
 
-    def _write_environment(self, device: torch.device) -> None:
-        path = self.path / "environment.json"
-        starts = json.loads(path.read_text()) if path.is_file() else []
-        starts.append(describe_environment(device))
-        self._write(path.name, json.dumps(starts, indent=2))
+    def _starts(self) -> list[Any]:
+        """What environment.json says of the starts so far."""
+        path = self.path / ENVIRONMENT
+        starts = read_json(path) if path.is_file() else []
+        require(isinstance(starts, list), f"{path}: must hold a list of starts")
+        return starts
 
     def write_history(self, rows: list[dict[str, float]]) -> None:
         """Write metrics.csv and curves.png from all epochs so far.

@@ -10,6 +10,7 @@ from accelerate.utils import DistributedType, GradientAccumulationPlugin
 from ffconv.errors import require
 from ffconv.training.config import LoopConfig
 from ffconv.training.task import Share
+from ffconv.wording import counted
 
 _SUPPORTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 
@@ -46,8 +47,8 @@ def batch_per_process(accelerator: Accelerator, config: LoopConfig) -> int:
     parts = accelerator.num_processes * config.accumulate
     require(
         config.batch_size % parts == 0,
-        f"loop.batch_size={config.batch_size} must divide by {accelerator.num_processes} processes"
-        f" x {config.accumulate} accumulated batches",
+        f"loop.batch_size={config.batch_size} must divide by {counted(accelerator.num_processes, 'process')}"
+        f" x {counted(config.accumulate, 'accumulated batch')}",
     )
     return config.batch_size // parts
 
