@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from os import PathLike, fspath
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
@@ -23,8 +23,9 @@ from ffconv.interop.fitting import (
     spectral_prefixes,
     strip_wrappers,
 )
-from ffconv.interop.formats import recognise
+from ffconv.interop.formats import Format, recognise
 from ffconv.interop.reading import find_weights, read_checkpoint
+from ffconv.wording import counted
 
 SpectralLayout = Literal["interleaved", "stacked"]
 
@@ -71,9 +72,9 @@ class LoadReport:
         return "; ".join(f"{len(names)} {kind}: {_listed(names)}" for kind, names in kinds if names)
 
     def __str__(self) -> str:
-        lines = [f"{self.source}: weights of {self.format}, {len(self.loaded)} entries loaded"]
+        lines = [f"{self.source}: weights of {self.format}, {counted(len(self.loaded), 'entry')} loaded"]
         if self.repeated:
-            lines.append(f"{len(self.repeated)} weights of images repeated over time")
+            lines.append(f"{counted(len(self.repeated), 'weight')} of images repeated over time")
         if self.kept:
             lines.append(f"{len(self.kept)} left as they were: {_listed(self.kept)}")
         return "\n".join(lines + ([self.faults] if self.faults else []))
@@ -128,42 +129,58 @@ def load_weights(
     """
     if spectral_layout not in ("interleaved", "stacked"):
         raise InputError(f"spectral_layout={spectral_layout!r} must be 'interleaved' or 'stacked'")
+    name, tensors = _read(source, entry)
+    known = recognise(tensors)
+    try:
+        fitted = _fit(tensors, known, model, stacked=spectral_layout == "stacked")
+    except (ValueError, RuntimeError) as error:  # RuntimeError: branches that do not join
+        raise InputError(f"{name}: {error}") from error
+    report = _compare(fitted, model, allow_new_classifier=allow_new_classifier)
+    report = replace(report, source=name, format=known.name)
+    if (strict and not report.fits) or not report.loaded:
+        raise WeightsMismatchError(report, model)
+    model.load_state_dict({key: fitted.tensors[key] for key in report.loaded}, strict=False)
+    return report
+
+
+def _read(
+    source: str | PathLike[str] | Mapping[str, Any], entry: str | None
+) -> tuple[str, dict[str, Tensor]]:
+    """What the source is called, with the entry that holds the weights, and the weights."""
     if isinstance(source, Mapping):
         name, content = "state dict", source
     else:
         name, content = fspath(source), read_checkpoint(source)
     tensors, found_in = find_weights(content, source=name, entry=entry)
-    name = f"{name} [{found_in}]" if found_in else name
-    known = recognise(tensors)
-    try:
-        tensors, may_lack = move_into_backbone(strip_wrappers(known.convert(tensors), model), model)
-        if spectral_layout == "stacked":
-            tensors = interleave_parts(tensors, model)
-    except (ValueError, RuntimeError) as error:  # RuntimeError: branches that do not join
-        raise InputError(f"{name}: {error}") from error
+    return f"{name} [{found_in}]" if found_in else name, tensors
+
+
+class _Fitted(NamedTuple):
+    """Weights by the network's names: what convolutions they do not fit, what they need not have, and which
+    were repeated over time."""
+
+    tensors: dict[str, Tensor]
+    misfits: dict[str, str]
+    may_lack: set[str]
+    repeated: tuple[str, ...]
+
+
+def _fit(tensors: dict[str, Tensor], known: Format, model: nn.Module, *, stacked: bool) -> _Fitted:
+    """Renames weights of a known format and gives each layer what it takes."""
+    tensors, may_lack = move_into_backbone(strip_wrappers(known.convert(tensors), model), model)
+    if stacked:
+        tensors = interleave_parts(tensors, model)
     if not known.has_spectral:
         tensors, shortcuts = add_identity_shortcuts(tensors, model)
         may_lack |= shortcuts | spectral_prefixes(model)
     may_lack |= lacking_non_local_blocks(tensors, model)
     tensors, repeated = inflate_weights(tensors, model)
-    fitted, misfits = fit_convolutions(tensors, model)
-    report = _compare(fitted, misfits, model, may_lack=may_lack, allow_new_classifier=allow_new_classifier)
-    report = replace(report, source=name, format=known.name, repeated=repeated)
-    if (strict and not report.fits) or not report.loaded:
-        raise WeightsMismatchError(report, model)
-    model.load_state_dict({key: fitted[key] for key in report.loaded}, strict=False)
-    return report
+    return _Fitted(*fit_convolutions(tensors, model), may_lack, repeated)
 
 
-def _compare(
-    fitted: dict[str, Tensor],
-    misfits: dict[str, str],
-    model: nn.Module,
-    *,
-    may_lack: set[str],
-    allow_new_classifier: bool,
-) -> LoadReport:
+def _compare(found: _Fitted, model: nn.Module, *, allow_new_classifier: bool) -> LoadReport:
     """What would become of each entry of the network and of the file."""
+    fitted, misfits, may_lack, repeated = found
     wanted = model.state_dict()
     mismatched = misfits | {
         key: shapes(fitted[key].shape, tensor.shape)
@@ -187,6 +204,7 @@ def _compare(
         missing=tuple(key for key in missing if not excused(key)),
         unexpected=tuple(key for key in unexpected if not key.startswith(own)),
         mismatched=tuple(f"{key} ({text})" for key, text in mismatched.items() if not key.startswith(own)),
+        repeated=repeated,
     )
 
 
