@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ffconv.ops.axes import AXIS_NAMES, Axes, spectral_axes
-from ffconv.ops.engine import (
+from ffconv.ops.fourier_unit import check_groups
+from ffconv.ops.geometry import Geometry, Padding
+from ffconv.ops.joining import (
     add_to_local,
     fork_global,
     join_blocks,
@@ -19,8 +21,6 @@ from ffconv.ops.engine import (
     ungroup,
     zero_block_costs,
 )
-from ffconv.ops.fourier_unit import check_groups
-from ffconv.ops.geometry import Geometry, Padding
 from ffconv.ops.native import Paths
 from ffconv.ops.one_call import OneCall
 from ffconv.ops.spectral_transform import SpectralTransform

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from ffconv.ops import fused
 from ffconv.ops.axes import IMAGE, Axes
-from ffconv.ops.engine import add_to_global
 from ffconv.ops.fourier_unit import FourierUnit, LocalFourierUnit, check_groups
 from ffconv.ops.geometry import Geometry, aligned_avg_pool
+from ffconv.ops.joining import add_to_global
 
 # What branches on sizes is one node for torch.fx.
 torch.fx.wrap("aligned_avg_pool")

@@ -15,7 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ffconv.errors import InputError
 from ffconv.ops import FFC1d, FFC2d, FFC3d, FFCNd
-from ffconv.ops.engine import add_to_local
+from ffconv.ops.joining import add_to_local
 from ffconv.ops.native import Paths
 from ffconv.ops.one_call import OneCall
 from ffconv.surgery.clip_layers import PaddedConv3d
