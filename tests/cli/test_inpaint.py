@@ -71,6 +71,16 @@ def test_known_pixels_are_kept_to_the_bit(lama: Path, tmp_path: Path):
     assert not np.array_equal(before[inside], after[inside])
 
 
+def test_lamas_published_folder_stands_for_its_checkpoint(lama: Path, tmp_path: Path):
+    image, hole = picture(tmp_path / "a.png"), mask(tmp_path / "m.png")
+    published = tmp_path / "big-lama" / "models" / "best.ckpt"
+    published.parent.mkdir(parents=True)
+    published.write_bytes(lama.read_bytes())
+    for checkpoint, output in ((lama, "file.png"), (tmp_path / "big-lama", "folder.png")):
+        assert inpaint(image, hole, "-o", tmp_path / output, checkpoint=checkpoint) == 0
+    assert np.array_equal(pixels(tmp_path / "file.png"), pixels(tmp_path / "folder.png"))
+
+
 def test_what_was_in_the_hole_does_not_matter(lama: Path, tmp_path: Path):
     image, hole = picture(tmp_path / "a.png"), mask(tmp_path / "hole.png")
     other = pixels(image).copy()

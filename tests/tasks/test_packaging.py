@@ -110,6 +110,16 @@ def test_lamas_checkpoint_is_packaged(tmp_path: Path):
         assert torch.equal(from_pretrained(tmp_path / "package")(x), network(x))
 
 
+def test_the_card_of_lamas_checkpoint_says_what_the_network_does(tmp_path: Path):
+    path = save_lightning(Lama(ngf=4, n_blocks=1).weights(torch.float32), tmp_path / "best.ckpt")
+    network, about = open_for_hub(path)
+    save_pretrained(network, tmp_path / "package", about)
+    card = (tmp_path / "package" / "README.md").read_text()
+    assert "pipeline_tag: image-to-image" in card
+    assert "ffconv inpaint photo.png mask.png" in card
+    assert "crop_pct" not in card  # images are neither cut nor normalised
+
+
 def test_a_file_of_other_weights_is_refused(tmp_path: Path):
     torch.save({"fc.weight": torch.zeros(2, 2)}, tmp_path / "x.pth")
     with pytest.raises(InputError, match="not of LaMa's generator"):

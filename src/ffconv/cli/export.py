@@ -31,7 +31,7 @@ def add_arguments(parser: CommandParser) -> None:
         "model",
         type=str,
         help="name[,argument=value,...] of a network, a .safetensors checkpoint, a run folder (its best), a"
-        " package, or LaMa's best.ckpt",
+        " package, or LaMa's best.ckpt or folder",
     )
     parser.add_argument("-o", "--output", type=Path, required=True, help="file to write")
     _add_form(parser)

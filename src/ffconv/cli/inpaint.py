@@ -41,8 +41,8 @@ def add_arguments(parser: CommandParser) -> None:
         "--checkpoint",
         type=Path,
         required=True,
-        help="a .safetensors checkpoint of ours, a run folder (its best), a package, or LaMa's best.ckpt or"
-        " safetensors",
+        help="a .safetensors checkpoint of ours, a run folder (its best), a package, or LaMa's best.ckpt,"
+        " its folder or safetensors of it",
     )
     parser.add_argument(
         "--arguments",

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ffconv.analysis.networks import takes_clips
 from ffconv.errors import require
+from ffconv.models import LamaGenerator, SimpleBaseline
 
 Task = Literal["classification", "action", "pose", "inpainting"]
 DynamicAxis = Literal["batch", "size", "time"]
@@ -23,6 +25,15 @@ _OUTPUTS: dict[Task, str] = {
 }
 # The exporter takes an axis of one entry for one that always has one.
 _SMALLEST_EXAMPLE = 2
+
+
+def task_of(network: nn.Module) -> Task:
+    """What a network does, by its kind."""
+    if isinstance(network, SimpleBaseline):
+        return "pose"
+    if isinstance(network, LamaGenerator):
+        return "inpainting"
+    return "action" if takes_clips(network) else "classification"
 
 
 @dataclass(frozen=True)

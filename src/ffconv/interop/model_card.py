@@ -11,6 +11,7 @@ from torch import nn
 from ffconv.analysis.complexity import count_complexity
 from ffconv.analysis.networks import takes_clips
 from ffconv.errors import InputError
+from ffconv.interop.export_input import task_of
 from ffconv.ops import FFC1d, FFC2d, FFC3d
 
 # The Hub's names of what our tasks do.
@@ -66,24 +67,34 @@ def model_card(network: nn.Module, config: Mapping[str, Any], *, name: str, abou
     """
     from huggingface_hub import ModelCardData
 
-    task = (about.checkpoint or {}).get("task")
+    task = _task(network, config, about)
     header = ModelCardData(
         library_name="timm" if "architecture" in config else "ffconv",
         license=about.license,
-        pipeline_tag=_PIPELINES.get(str(task)),
+        pipeline_tag=_PIPELINES.get(task or ""),
         tags=["ffconv", "fast-fourier-convolution", "pytorch"],
     )
     parts = [
         f"---\n{header.to_yaml()}\n---",
         f"# {name}",
         _introduction(network, config, about),
-        _table(("", ""), _figures(network, config, about)),
+        _table(("", ""), _figures(network, config, about, task)),
     ]
     if about.metrics:
         rows = [(metric, f"{value:.6g}") for metric, value in about.metrics.items()]
         parts += ["## Metrics", _table(("metric", "value"), rows)]
+    if task == "pose" and about.checkpoint is None:  # config.json does not say how heatmaps are read
+        task = None
     parts += ["## Use", _use(config, name, task), "## Cite", _CITATION]
     return "\n\n".join(parts) + "\n"
+
+
+def _task(network: nn.Module, config: Mapping[str, Any], about: About) -> str | None:
+    """What the network does, as far as its checkpoint or its kind tells."""
+    if about.checkpoint is not None:
+        return about.checkpoint.get("task")
+    known = "architecture" in config and getattr(network, "num_classes", 0)
+    return task_of(network) if known else None
 
 
 def _introduction(network: nn.Module, config: Mapping[str, Any], about: About) -> str:
@@ -94,7 +105,9 @@ def _introduction(network: nn.Module, config: Mapping[str, Any], about: About) -
     return f"`{architecture}`{fourier}{trained}. Saved by ffconv {config['ffconv']['version']}."
 
 
-def _figures(network: nn.Module, config: Mapping[str, Any], about: About) -> Iterable[tuple[str, str]]:
+def _figures(
+    network: nn.Module, config: Mapping[str, Any], about: About, task: str | None
+) -> Iterable[tuple[str, str]]:
     yield "parameters", f"{sum(p.numel() for p in network.parameters()) / 1e6:.2f} M"
     preprocessing = {**config.get("pretrained_cfg", {}), **about.preprocessing}
     if "input_size" in preprocessing:
@@ -102,7 +115,7 @@ def _figures(network: nn.Module, config: Mapping[str, Any], about: About) -> Ite
         size = (channels, about.frames, *sides) if takes_clips(network) else (channels, *sides)
         yield f"multiply-adds at {'x'.join(map(str, size))}", _multiply_adds(network, size)
     for key in ("mean", "std", "interpolation", "crop_pct"):
-        if key in preprocessing:
+        if key in preprocessing and task != "inpainting":  # whose images stay as they are
             yield key, str(preprocessing[key])
     arguments = config.get("model_args", {})
     if arguments:  # rules have a line for each convolution: config.json tells them

@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 from ffconv.analysis.networks import NetworkSpec, takes_clips
 from ffconv.data.clip_config import ClipConfig
 from ffconv.errors import InputError, require
-from ffconv.interop.export_input import NetworkInput
+from ffconv.interop.export_input import NetworkInput, task_of
 from ffconv.interop.hub import from_pretrained
 from ffconv.interop.lama import load_lama
 from ffconv.interop.weights import load_weights
@@ -23,7 +23,7 @@ from ffconv.models import SimpleBaseline
 from ffconv.models.inpainting import hide
 from ffconv.surgery.trace import convolutions
 from ffconv.tasks.networks import load_trained
-from ffconv.tasks.packages import is_bare, is_described, preprocessing_of, task_of
+from ffconv.tasks.packages import is_bare, is_described, preprocessing_of
 
 _SIDE, _SIDE_OF_LAMA = 224, 256
 _COLOURS = 3

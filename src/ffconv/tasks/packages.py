@@ -11,17 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from ffconv.analysis.networks import takes_clips
 from ffconv.data.clip_config import ClipConfig
 from ffconv.data.config import DataConfig
 from ffconv.data.transforms import ImageTransformConfig
 from ffconv.data.video_config import VideoDataConfig
 from ffconv.errors import InputError, require
-from ffconv.interop.export_input import Task
+from ffconv.interop.export_input import Task, task_of
 from ffconv.interop.hub import CONFIG, WEIGHTS, rebuilding_config
-from ffconv.models import LamaGenerator, SimpleBaseline
 from ffconv.models.registry import create_network
 from ffconv.training.checkpoint import read_metadata
 from ffconv.training.config import plain
@@ -52,15 +49,6 @@ def _says_itself(path: Path) -> bool:
     except InputError:
         return False
     return True
-
-
-def task_of(network: nn.Module) -> Task:
-    """What a network does, by its kind."""
-    if isinstance(network, SimpleBaseline):
-        return "pose"
-    if isinstance(network, LamaGenerator):
-        return "inpainting"
-    return "action" if takes_clips(network) else "classification"
 
 
 def preprocessing_of(folder: Path) -> dict[str, Any]:
