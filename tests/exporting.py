@@ -18,8 +18,9 @@ from ffconv.ops import FFC2d
 ORDINARY = frozenset(
     """
     Add AveragePool BatchNormalization Cast Clip Concat ConstantOfShape Conv ConvTranspose Cos Div Equal
-    Expand Gather Gemm Less MatMul MaxPool Mod Mul Or Pad Range Reciprocal ReduceMean Relu Reshape Shape
-    Sigmoid Slice Softmax Sqrt Squeeze Sub Tile Transpose Unsqueeze Where
+    Expand Gather Gemm HardSigmoid HardSwish LayerNormalization Less MatMul MaxPool Mod Mul Or Pad Pow Range
+    Reciprocal ReduceMean Relu Reshape Resize Shape Sigmoid Slice Softmax Sqrt Squeeze Sub Tanh Tile
+    Transpose Unsqueeze Where
     """.split()  # noqa: SIM905 (forty lines otherwise)
 )
 

@@ -48,6 +48,25 @@ def compiled_once_for_all_sizes(family: Family) -> None:
     assert counters["stats"]["unique_graphs"] == 1
 
 
+def trained_by_one_graph_for_all_sizes(family: Family) -> None:
+    """The same for training: outputs and gradients are the network's at every size."""
+    network = family.network()
+    twin = copy.deepcopy(network)
+    torch.compiler.reset()
+    counters.clear()
+    compiled = torch.compile(network, fullgraph=True, dynamic=True, backend="aot_eager")
+    for batch, size in enumerate((*family.other_sizes, family.size[1:]), start=2):
+        x = family.input(size, batch=batch)
+        network.zero_grad()
+        twin.zero_grad()
+        y, expected = compiled(x), twin(x)
+        torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-4)
+        _backward(y)
+        _backward(expected)
+        _assert_close_gradients(network, twin)
+    assert counters["stats"]["unique_graphs"] == 1
+
+
 def exported(family: Family) -> None:
     """The program of torch.export computes the function."""
     network, x = family.network().eval(), family.input()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from compatibility import compilers, precision, tools
+from compatibility import compilers, files, precision, tools
 from compatibility.families import Family
+from ffconv.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Row:
 
 OPERATORS = ("FFC1d", "FFC2d", "FFC3d")
 _FEW = (*OPERATORS, "FFC-ResNet", "LaMa, all options")
-
+_EXPORTED_QUICKLY = ("FFC1d", "FFC2d", "LaMa")
 
 _HARD_SIGMOID = Limit(
     "torch has no second derivative of hard sigmoid", RuntimeError, "hardsigmoid_backward is not implemented"
@@ -57,19 +58,33 @@ _ATTENTION_FORWARD = Limit(
     "forward AD with .*attention",
 )
 
+_NOT_1D = {
+    "FFC1d": Limit("`ffconv.interop.export` takes images and clips", InputError, "must be CxHxW, or CxTxHxW")
+}
+
 ROWS = (
     Row("maps of other sizes", tools.other_sizes),
     Row("channels last", tools.channels_last),
     Row("`torch.compile(fullgraph=True)`, inference", compilers.compiled_evaluation, quick=OPERATORS),
     Row("`torch.compile(fullgraph=True)`, training", compilers.compiled_training, quick=()),
     Row(
-        "`torch.compile(dynamic=True)`, one graph for all sizes",
+        "`torch.compile(dynamic=True)`, one graph for all sizes, inference",
         compilers.compiled_once_for_all_sizes,
+        quick=(),
+    ),
+    Row(
+        "`torch.compile(dynamic=True)`, one graph for all sizes, training",
+        compilers.trained_by_one_graph_for_all_sizes,
         quick=(),
     ),
     Row("`torch.export`", compilers.exported, quick=OPERATORS),
     Row("`torch.export`, dynamic batch", compilers.exported_with_dynamic_batch, quick=()),
     Row("`torch.jit.trace`", compilers.traced, quick=_FEW),
+    Row("ONNX, matrix products: onnxruntime, OpenVINO", files.matrix_products, _NOT_1D, _EXPORTED_QUICKLY),
+    Row("ONNX, operator DFT: onnxruntime", files.transforms, _NOT_1D, _EXPORTED_QUICKLY),
+    Row("ONNX, fused, odd sizes: onnxruntime, OpenVINO", files.fused_at_odd_sizes, _NOT_1D, quick=()),
+    Row("ONNX, float16: onnxruntime, OpenVINO", files.weights_in_float16, _NOT_1D, quick=()),
+    Row("ONNX, bfloat16 weights: onnxruntime, OpenVINO", files.weights_in_bfloat16, _NOT_1D, quick=()),
     Row("`torch.fx.symbolic_trace`", compilers.symbolically_traced),
     Row("torchvision's feature extractor", compilers.features_extracted),
     Row("`ffconv.fuse`", tools.fused),

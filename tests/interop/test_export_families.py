@@ -10,10 +10,9 @@ import timm
 import torch
 from torch import nn
 
-import ffconv
 from exporting import ORDINARY, by_onnxruntime, by_openvino, relative_difference, trained
 from ffconv.errors import InputError
-from ffconv.interop.export import Check, ExportConfig, export
+from ffconv.interop.export import ExportConfig, export
 from ffconv.interop.export_input import NetworkInput
 
 _ONE_BLOCK_A_STAGE: dict[str, Any] = {"layers": (1, 1, 1, 1), "num_classes": 5}
@@ -100,14 +99,6 @@ def test_the_matrix_form_has_ordinary_operators_alone(family: Family, file: Path
     assert set(operators(onnx.load(file))) <= ORDINARY
 
 
-def test_fft_form(family: Family, tmp_path: Path):
-    report = export(family.network(), tmp_path / "x.onnx", family.given, ExportConfig(transform="fft"))
-    assert ("DFT" in report.operators) == any(
-        isinstance(module, ffconv.FourierUnit) for module in family.network().modules()
-    )
-    assert all(found.relative < 1e-4 for found in report.differences)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("transform", ["fft", "matrix"])
 def test_open_batch_and_size(transform, family: Family, tmp_path: Path):
@@ -123,17 +114,6 @@ def test_open_batch_and_size(transform, family: Family, tmp_path: Path):
 def test_torchs_files(form, family: Family, tmp_path: Path):
     report = export(family.network(), tmp_path / "x.pt", family.given, ExportConfig(to=form))
     assert report.differences[0].relative < 1e-4
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float16", 1e-2), ("bfloat16", 5e-2)])
-def test_half_precision(dtype, tolerance: float, family: Family, tmp_path: Path):
-    for engine in ("onnxruntime", "openvino"):
-        check = Check(engine=engine, tolerance=tolerance)
-        report = export(
-            family.network(), tmp_path / "x.onnx", family.given, ExportConfig(dtype=dtype), check=check
-        )
-        assert report.differences[0].relative > 1e-6
 
 
 def test_sides_that_are_no_multiple_are_refused():
