@@ -302,6 +302,21 @@ def test_of_another_type_the_parts_are_called(calls: list) -> None:
     assert not calls
 
 
+@pytest.mark.parametrize("channels", [20, 30])
+@pytest.mark.parametrize("ratio_in", [0, 0.25, 1])
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_map_of_other_channels_is_refused_as_by_a_convolution(
+    keep: bool, ratio_in: float, channels: int
+) -> None:
+    ffc, x = layer(3, 1, 1, ratio_in=ratio_in), image(8, 8)
+    network: Any = fuse(nn.Sequential(ffc)) if keep else ffc
+    other = x.new_zeros(2, channels, 8, 8).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        network(x)
+        with pytest.raises(RuntimeError, match="channels"):
+            network(other)
+
+
 def test_a_map_too_small_is_refused_as_by_a_convolution() -> None:
     with torch.no_grad(), pytest.raises(RuntimeError, match=r"[Kk]ernel size"):
         layer(3, 2)(image(2, 8))

@@ -25,6 +25,7 @@ _LARGEST, _MANY = 3 << 20, 1024
 class _Layer(Protocol):
     """An FFC, or what computes one."""
 
+    in_channels: int
     geometry: Geometry
     pad: Padding
     spectral: SpectralTransform | None
@@ -84,7 +85,9 @@ class OneCall:
         if _want_gradient([x, *layer._parameters.values()]) or not fused.may_be_used():
             return None
         paths, size = layer.paths(), layer.geometry.output_size(x.shape[2:])
-        if not native.takes(x) or min(size) < 1 or _is_for_torch(paths, size):
+        if x.shape[1] != layer.in_channels or min(size) < 1:  # of which the convolution tells
+            return None
+        if not native.takes(x) or _is_for_torch(paths, size):
             return None
         spectral = _Spectral.of(layer.spectral, x, size)
         if spectral is None:

@@ -81,6 +81,7 @@ class InferenceFFC(nn.Module):
 
     def __init__(self, ffc: FFCNd) -> None:
         super().__init__()
+        self.in_channels = ffc.in_channels
         self.in_local, self.out_local = ffc.in_local, ffc.out_local
         self.geometry, self.pad = ffc.geometry, ffc.pad
         weight = ffc.dense_weight()
