@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 import golden
 import oracles
-from ffconv.ops import SpectralTransform
+from ffconv.ops import FourierUnit, LocalFourierUnit, SpectralTransform
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5), (7, 6), (8, 8)])
@@ -52,3 +53,26 @@ def test_gradcheck():
 def test_raises_where_groups_do_not_divide_the_hidden_channels():
     with pytest.raises(ValueError, match="groups=4 must divide hidden_channels=2"):
         SpectralTransform(4, 4, groups=4)
+
+
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("channels", [4, 6, 10, 30])
+@pytest.mark.parametrize("module", [SpectralTransform(8, 16), FourierUnit(8, 8), LocalFourierUnit(8, 8)])
+def test_a_map_of_other_channels_is_refused(module, channels, train):
+    x = torch.zeros(2, channels, 8, 8, requires_grad=train)
+    with pytest.raises(RuntimeError, match="channels"):
+        module.train(train)(x)
+
+
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("part", ["conv1", "bn1", "fu.conv", "fu.bn", "lfu.conv", "conv2"])
+def test_parts_that_do_not_go_together_are_refused(part, train):
+    transform = SpectralTransform(8, 16).train(train)
+    old = transform.get_submodule(part)
+    if isinstance(old, nn.Conv2d):
+        new = nn.Conv2d(old.in_channels + 2, old.out_channels, 1, bias=False)
+    else:
+        new = nn.BatchNorm2d(old.num_features + 2)
+    transform.set_submodule(part, new.train(train))
+    with pytest.raises((RuntimeError, ValueError)):
+        transform(torch.zeros(2, 8, 8, 8))

@@ -126,8 +126,11 @@ def spectral_transform(
     Shape:
         x (N, C_in, H, W), onto (N, C, H, W) -> (N, C, H, W); without onto (N, C_out, H, W).
     Returns:
-        None for tensors of several types or devices, and for a compiled training step.
+        None for tensors of several types or devices, or whose sizes do not go together, of which torch's
+        operations tell; and for a compiled training step.
     """
+    if not sizes_fit(x.shape[1], layers, weight):
+        return None
     flat: list[Any] = []
     buffers: list[Tensor | None] = []
     for conv, norm in layers:
@@ -165,6 +168,25 @@ def tensors_by_statistics(layers: Sequence[tuple[_ConvNd, _BatchNorm]]) -> list[
             return None
         tensors += [conv._parameters["weight"], of_norm["weight"], of_norm["bias"], mean, var]
     return tensors
+
+
+def sizes_fit(channels: int, layers: Sequence[tuple[_ConvNd, _BatchNorm]], weight: Tensor | None) -> bool:
+    """Whether the tensors of a transform of so many channels, as for :func:`spectral_transform`, go together.
+
+    The library takes their word for it.
+    """
+    hidden = channels if weight is None else weight.shape[1]
+    double, cut = 2 * hidden, 8 * -(-hidden // 4)
+    expected = [(hidden, channels), (double, double), (double, cut)]
+    if weight is None:
+        expected = [(double, double)]
+    for (conv, norm), (outputs, inputs) in zip(layers, expected, strict=False):
+        of_norm = (norm._parameters["weight"], norm._parameters["bias"], *norm._buffers.values())
+        if conv._parameters["weight"].shape[:2] != (outputs, inputs):  # pyright: ignore
+            return False
+        if any(tensor is not None and tensor.dim() and len(tensor) != outputs for tensor in of_norm):
+            return False
+    return True
 
 
 def are_alike(x: Tensor, *others: Tensor | None) -> bool:

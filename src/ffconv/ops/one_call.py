@@ -89,8 +89,9 @@ class OneCall:
             return None
         if not native.takes(x) or _is_for_torch(paths, size):
             return None
-        spectral = _Spectral.of(layer.spectral, x, size)
-        if spectral is None:
+        global_in = x.shape[1] - paths.local_in
+        spectral = _Spectral.of(layer.spectral, x, global_in, size)
+        if spectral is None or not paths.fit(global_in, spectral.weight):
             return None
         parts = _Parts(layer)
         if not fused.are_alike(x, *parts.tensors) or _want_gradient(parts.tensors):
@@ -111,8 +112,10 @@ class _Spectral(NamedTuple):
     weight: Tensor | None = None
 
     @classmethod
-    def of(cls, spectral: SpectralTransform | None, x: Tensor, size: Sequence[int]) -> _Spectral | None:
-        """None if one is there that the library does not compute for a result of such a size."""
+    def of(
+        cls, spectral: SpectralTransform | None, x: Tensor, channels: int, size: Sequence[int]
+    ) -> _Spectral | None:
+        """None if one is there that the library does not compute for x and a result of such a size."""
         if spectral is None:
             return cls()
         if type(spectral) is not SpectralTransform or fused.has_hooks(spectral):
@@ -121,9 +124,9 @@ class _Spectral(NamedTuple):
             return None
         layers = spectral.layers_as_built()
         tensors = None if layers is None else fused.tensors_by_statistics(layers)
-        if layers is None or tensors is None:
-            return None
         weight: Any = spectral._modules["conv2"]._parameters["weight"]  # pyright: ignore
+        if layers is None or tensors is None or not fused.sizes_fit(channels, layers, weight):
+            return None
         return cls(tensors, [norm.eps for _, norm in layers], weight)
 
 

@@ -36,6 +36,16 @@ class Paths(NamedTuple):
         """Height and width."""
         return next(weight.shape[2:] for weight in self[:3] if weight is not None)
 
+    def fit(self, global_in: int, last: Tensor | None) -> bool:
+        """Whether the sizes of all go together, and with a Spectral Transform's last weight."""
+        local_in, local_out = self.local_in, self.local_out
+        to_global = self.l2g if last is None else last
+        global_out = 0 if to_global is None else to_global.shape[0]
+        sizes = ((local_out, local_in), (global_out, local_in), (local_out, global_in))
+        paths = zip(self[:3], sizes, strict=True)
+        fit = all(path is None or path.shape == (*size, *self.kernel) for path, size in paths)
+        return fit and (self.bias is None or len(self.bias) == local_out + global_out)
+
     @property
     def local_in(self) -> int:
         """Local channels of the map."""
