@@ -106,7 +106,6 @@ def broken(**changes):
             broken(images=2 * [{"id": 7, "file_name": "7.png", "width": 64, "height": 48}]),
             "image 7: another image has the same id$",
         ),
-        (content(annotation(4, 7), annotation(4, 3)), "annotation 4: another annotation has the same id$"),
         (broken(annotations=["x"]), "annotation x: cannot be read"),
     ],
 )

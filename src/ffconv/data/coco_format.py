@@ -86,7 +86,7 @@ def read_annotations(
     Raises:
         InputError: naming the file and the first entry at fault: for a file that is missing, not JSON, not in
             COCO's format or without keypoints, for coordinates that are not finite, for a number of keypoints
-            that is not the category's, for a box wholly outside its image, for an id that stands twice.
+            that is not the category's, for a box wholly outside its image, for two images of one id.
     """
     path, config = Path(path), config or KeypointConfig()
     content = read_json(path)
@@ -101,13 +101,9 @@ def read_annotations(
             require(number not in images, f"{name}: another image has the same id")
             images[number] = ImageEntry(str(entry["file_name"]), *size)
     annotations: list[Annotation] = []
-    seen: set[Any] = set()
     for entry in _entries(content, "annotations", path) if "annotations" in content else ():
         name = f"{path}: annotation {_id(entry)}"
         with _named(name):
-            number = entry.get("id")
-            require(number is None or number not in seen, f"{name}: another annotation has the same id")
-            seen.add(number)
             if entry["category_id"] == chosen["id"]:
                 annotations.append(_annotation(entry, len(keypoint_set), name))
                 _require_inside(annotations[-1], images, name)
