@@ -8,7 +8,7 @@ from torch import nn
 
 import golden
 import oracles
-from ffconv.ops import FourierUnit, LocalFourierUnit, SpectralTransform
+from ffconv.ops import FourierUnit, SpectralTransform
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5), (7, 6), (8, 8)])
@@ -57,7 +57,7 @@ def test_raises_where_groups_do_not_divide_the_hidden_channels():
 
 @pytest.mark.parametrize("train", [False, True])
 @pytest.mark.parametrize("channels", [4, 6, 10, 30])
-@pytest.mark.parametrize("module", [SpectralTransform(8, 16), FourierUnit(8, 8), LocalFourierUnit(8, 8)])
+@pytest.mark.parametrize("module", [SpectralTransform(8, 16), FourierUnit(8, 8)])
 def test_a_map_of_other_channels_is_refused(module, channels, train):
     x = torch.zeros(2, channels, 8, 8, requires_grad=train)
     with pytest.raises(RuntimeError, match="channels"):
