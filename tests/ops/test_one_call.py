@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import Any
@@ -53,6 +54,11 @@ def layer(*geometry: Any, channels: tuple[int, int] = CHANNELS, **options: Any) 
     if ffc.bias is not None:
         nn.init.normal_(ffc.bias)
     return ffc
+
+
+def layer_that_stays_ready(**options: Any) -> FFC2d:
+    """Weights that lie otherwise are copied, and nothing is kept from call to call."""
+    return layer(3, 1, 1, **options).to(memory_format=torch.channels_last)
 
 
 def image(*size: int, number: int = 2) -> Tensor:
@@ -146,8 +152,9 @@ def test_float32() -> None:
         )
 
 
-def test_what_changes_a_layer_is_followed(calls: list) -> None:
-    ffc, x = layer(3, 1, 1), image(8, 8)
+@pytest.mark.parametrize("make", [layer_that_stays_ready, functools.partial(layer, 3, 1, 1)])
+def test_what_changes_a_layer_is_followed(make: Callable[[], FFC2d], calls: list) -> None:
+    ffc, x = make(), image(8, 8)
     with torch.no_grad():
         ffc(x)
         ffc.weight_l2l.data.mul_(2)  # pyright: ignore[reportOptionalMemberAccess]
@@ -187,7 +194,7 @@ def test_calls_of_several_threads_at_a_time() -> None:
 @pytest.mark.parametrize("ready", [False, True])
 @pytest.mark.parametrize("reason", ["gradients", "training", "contiguous", "hook", "inner hook", "prime"])
 def test_otherwise_the_parts_are_called(reason: str, ready: bool, calls: list) -> None:
-    ffc, x = layer(3, 1, 1), image(8, 37 if reason == "prime" else 8)
+    ffc, x = layer_that_stays_ready(), image(8, 37 if reason == "prime" else 8)
     spectral: Any = ffc.spectral
     seen: list[str] = []
     with torch.no_grad():
@@ -209,7 +216,7 @@ def test_otherwise_the_parts_are_called(reason: str, ready: bool, calls: list) -
 @pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize("mode", ["autocast", "counter", "engine", "vmap"])
 def test_a_layer_that_is_ready_follows_what_is_asked_for(mode: str, keep: bool, calls: list) -> None:
-    ffc, x = layer(3, 1, 1), image(8, 8)
+    ffc, x = layer_that_stays_ready(), image(8, 8)
     network: Any = fuse(nn.Sequential(ffc)) if keep else ffc
     contexts: dict[str, Any] = {
         "autocast": torch.autocast("cpu", torch.bfloat16),
@@ -227,7 +234,7 @@ def test_a_layer_that_is_ready_follows_what_is_asked_for(mode: str, keep: bool, 
 
 @pytest.mark.parametrize("keep", [False, True])
 def test_a_norm_that_trains_again_is_followed(keep: bool, calls: list) -> None:
-    ffc, x = layer(3, 1, 1), image(8, 8)
+    ffc, x = layer_that_stays_ready(), image(8, 8)
     network: Any = fuse(nn.Sequential(ffc)) if keep else ffc
     with torch.no_grad():
         network(x)
@@ -237,7 +244,7 @@ def test_a_norm_that_trains_again_is_followed(keep: bool, calls: list) -> None:
 
 
 def test_a_module_in_the_place_of_another_is_called() -> None:
-    ffc, x = layer(3, 1, 1), image(8, 8)
+    ffc, x = layer_that_stays_ready(), image(8, 8)
     spectral: Any = ffc.spectral
     with torch.no_grad():
         ffc(x)
@@ -352,6 +359,39 @@ class TestKeptWeights:
             ffc.spectral.fu.conv.weight.mul_(2)  # pyright: ignore[reportOptionalMemberAccess]
         fused.load_state_dict(fuse(nn.Sequential(ffc)).state_dict())
         torch.testing.assert_close(fused(x), by_parts(ffc, x))
+
+    def test_they_follow_what_is_written(self) -> None:
+        ffc, x = layer(3, 1, 1), image(8, 8)
+        fused = fuse(nn.Sequential(ffc))
+        fused(x)
+        with torch.no_grad():
+            for module in (ffc, next(iter(fused.children()))):
+                spectral: Any = module.spectral
+                spectral.conv2.weight.mul_(2)
+                spectral.lfu.bn.running_mean.add_(1)
+        torch.testing.assert_close(fused(x), by_parts(ffc, x))
+
+    def test_they_follow_what_takes_the_place_of_tensors(self) -> None:
+        ffc, x = layer(3, 1, 1), image(8, 8)
+        fused = fuse(nn.Sequential(ffc))
+        fused(x)
+        with torch.no_grad():
+            ffc.weight_l2g.mul_(3)  # pyright: ignore[reportOptionalMemberAccess]
+        fused.load_state_dict(fuse(nn.Sequential(ffc)).state_dict(), assign=True)
+        torch.testing.assert_close(fused(x), by_parts(ffc, x))
+        for module in (ffc, fused):
+            module._apply(lambda tensor: 1.5 * tensor)
+        torch.testing.assert_close(fused(x), by_parts(ffc, x))
+
+    def test_a_hook_is_called(self, calls: list) -> None:
+        fused: Any = fuse(nn.Sequential(layer(3, 1, 1)))
+        fused(image(8, 8))
+        seen: list[str] = []
+        next(fused.children()).spectral.fu.register_forward_hook(lambda *_: seen.append("hook"))
+        for _ in range(2):
+            fused(image(8, 8))
+        assert seen == ["hook", "hook"]
+        assert len(calls) == 1
 
     def test_they_follow_sizes_and_types(self) -> None:
         ffc, x, smaller = layer(3, 1, 1), image(8, 8), image(6, 5)
