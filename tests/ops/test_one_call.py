@@ -164,7 +164,9 @@ def test_what_changes_a_layer_is_followed(make: Callable[[], FFC2d], calls: list
         torch.testing.assert_close(ffc(x), by_parts(ffc, x))
         ffc.weight_l2g.data = ffc.weight_l2g.data.clone(memory_format=torch.channels_last)  # pyright: ignore
         torch.testing.assert_close(ffc(x), by_parts(ffc, x))
-    assert len(calls) == 4
+        ffc.weight_l2l.data = ffc.weight_l2l.data.transpose(2, 3)  # pyright: ignore
+        torch.testing.assert_close(ffc(x), by_parts(ffc, x))
+    assert len(calls) == 5
 
 
 def test_copies_and_pickles() -> None:
