@@ -10,6 +10,7 @@ stop the others. ``--quick`` takes small sizes, to try the command itself.
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import traceback
@@ -287,7 +288,7 @@ def main() -> int:
     options = parser.parse_args()
     torch.backends.cudnn.benchmark = True  # both networks with the algorithms that are fastest for them
     told: dict[str, Any] = describe_environment(torch.device(options.device))
-    with open(options.output or "/dev/null", "w") as file:
+    with open(options.output or os.devnull, "w") as file:
 
         def say(line: str) -> None:
             print(line, flush=True)

@@ -208,7 +208,7 @@ def _is_recorded(device: torch.device) -> bool:
 def _build_and_keep(build: Callable[..., Tensor], sizes: tuple[int, ...], kind: _Kind) -> Tensor:
     if _is_recorded(kind.device):  # what is made now has no values yet
         raise RuntimeError(f"run once with sides of {sizes} before a CUDA graph is recorded")
-    if kind.device.type == "cuda":
+    if kind.device.type == "cuda":  # what the cache drops for it may still be read by work under way
         torch.cuda.current_stream(kind.device).synchronize()
     # In a thread of its own, for which neither the modes of an exporter nor inference mode hold, and whose
     # memory is not that of a CUDA graph.

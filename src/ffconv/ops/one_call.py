@@ -138,7 +138,6 @@ class _Ready:
         self.pad, self.parts, self.convolution = layer.pad, parts, convolution
         self.geometry = layer.geometry
         self.pools = layer.spectral is not None and (bool(layer.pad.steps) or not layer.geometry.covers_map)
-        self.local_in = convolution.local_in
 
     def suits(self, x: Tensor) -> bool:
         """Whether it is ready for x, too, and the layer is as it was."""
@@ -160,7 +159,7 @@ class _Ready:
     def run(self, x: Tensor, onto: Tensor | None) -> Tensor:
         pooled = None
         if self.pools:  # the library does it where windows begin at the map's first pixel
-            pooled = native.rows_adjacent(aligned_avg_pool(x[:, self.local_in :], self.geometry))
+            pooled = native.rows_adjacent(aligned_avg_pool(x[:, self.convolution.local_in :], self.geometry))
         if self.pad.steps:
             x = native.rows_adjacent(self.pad(x))
         return self.convolution(x, pooled, onto)

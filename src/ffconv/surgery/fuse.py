@@ -30,9 +30,8 @@ def fuse(model: nn.Module) -> fx.GraphModule:
 
     Batch norms are folded into the convolution or FFC whose output they alone read; the paths of an FFC
     without groups become one convolution, which takes in a shortcut's addition and the ReLU behind. Norms
-    inside Spectral Transforms stay: on the CPU the transforms
-    apply them while they load a spectrum, and a compiler makes them part of the ReLU. Values change by
-    rounding only.
+    inside Spectral Transforms stay: on the CPU the transforms apply them while they load a spectrum, and a
+    compiler makes them part of the ReLU. Values change by rounding only.
 
     Args:
         model: any network that ``torch.fx`` can trace.

@@ -70,8 +70,8 @@ struct ConvolutionJob {
 };
 
 // The convolutions of a job, or none, and the mixing of `hidden` channels into the global ones of the result, with
-// their weights packed as one: columns of local outputs, then of global ones; in the depth, tap by tap, local inputs and
-// then global ones, and at last the hidden channels. Each panel leaves out what it has no weights for.
+// their weights packed as one: columns of local outputs, then of global ones; in the depth, tap by tap, local inputs
+// and then global ones, and at last the hidden channels. Each panel leaves out what it has no weights for.
 template <typename T>
 class Convolutions {
  public:

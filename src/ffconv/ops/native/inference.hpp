@@ -34,7 +34,7 @@ struct SpectralTransformJob {
   int64_t add;                // to what y holds
   NormedLayer<T> first, unit, local;  // local.weight null: no Local Fourier Unit
   const T* last;
-  const ConvolutionJob<T>* around;    // null: the Spectral Transform alone
+  const ConvolutionJob<T>* around;  // null: the Spectral Transform alone
   char* packed;       // memory that keeps the packed weights for the next call of the same sizes, or null
   int64_t is_packed;  // whether they are there already
   const ConvolutionMaps<T>* maps;  // of the convolutions
@@ -333,7 +333,7 @@ template <typename T, int LANES>
 int64_t packed_bytes(SpectralTransformJob<T> job) {
   Pieces needed{nullptr};
   char some;
-  job.packed = &some;
+  job.packed = &some;  // so that room is made for all that stays packed
   if (job.C > LANES / 2)
     Network<T, LANES>(job, needed);
   else
