@@ -138,7 +138,7 @@ class FFCNd(nn.Module):
         self.axes = self._axes(spectral_axes(self.dims, spectral_dims), modes)
         self.spectral_dims = tuple(AXIS_NAMES[self.dims][axis - 2] for axis in self.axes.spectral)
         self._build(bias, {"device": device, "dtype": dtype})
-        self._one_call = OneCall() if self.runs_in_one_call else None
+        self._one_call = OneCall(self) if self.runs_in_one_call else None
         self.reset_parameters()
 
     def _per_axis(self, name: str, value: Any) -> tuple:

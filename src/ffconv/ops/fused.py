@@ -21,6 +21,7 @@ from torch.profiler import record_function
 from ffconv.ops import native
 from ffconv.ops.engines import current_engine
 from ffconv.ops.fourier import irfftn, rfftn
+from ffconv.ops.joining import add_to_global
 from ffconv.ops.onlookers import is_watched, need_operations
 from ffconv.ops.parts import parts_to_channels, tile
 
@@ -60,13 +61,11 @@ def suits(x: Tensor, *, local: bool) -> bool:
 
     Exporters and tracers, and what runs under autocast, get the single operations.
     """
-    if type(x) is not Tensor or x.dim() != 4:
+    if type(x) is not Tensor or x.dim() != 4 or not may_be_used():
         return False
     if torch.compiler.is_compiling():  # the operator looks at the sizes, which a compiled graph leaves open
-        of_cpu = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
-        wanted = current_engine() in ("auto", "native") and not torch.is_autocast_enabled("cpu")
-        return of_cpu and wanted and native.available() and not need_operations()
-    return may_be_used() and suits_sizes(x, x.shape[2:], local=local)
+        return native.available() and x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+    return suits_sizes(x, x.shape[2:], local=local)
 
 
 def may_be_used() -> bool:
@@ -147,10 +146,8 @@ def spectral_transform(
         if not torch.compiler.is_compiling():
             with recorded("ffconv::spectral_transform"):
                 return native.spectral_transform(x, onto, tensors, eps, weight)
-        if onto is None:
-            return _inference_operator(x, tensors, eps, weight)
-        _onto_operator(onto, x, tensors, eps, weight)
-        return onto
+        y = _inference_operator(x, tensors, eps, weight)
+        return y if onto is None else add_to_global(onto, y)
     if torch.compiler.is_compiling():
         return None
     return _SpectralTransform.apply([_Norm.of(norm) for _, norm in layers], x, onto, weight, *flat)
@@ -212,23 +209,6 @@ def _inference_operator(
     ]
     flat = [tensor for i in range(len(eps)) for tensor in layers[5 * i : 5 * i + 3]]
     return _by_operations(x, weight, flat, norms).contiguous(memory_format=torch.channels_last)
-
-
-# Adding outside would let a compiler copy the whole map.
-@torch.library.custom_op("ffconv::add_spectral_transform", mutates_args=("onto",))
-def _onto_operator(
-    onto: Tensor, x: Tensor, layers: Sequence[Tensor], eps: Sequence[float], weight: Tensor | None
-) -> None:
-    if suits_sizes(x, x.shape[2:], local=len(eps) == 3):
-        native.spectral_transform(x, onto, layers, eps, weight)
-    else:
-        z = _inference_operator(x, layers, eps, weight)
-        onto[:, onto.shape[1] - z.shape[1] :] += z
-
-
-@_onto_operator.register_fake
-def _(onto: Tensor, x: Tensor, layers: Sequence[Tensor], eps: Sequence[float], weight: Tensor | None) -> None:
-    return None
 
 
 @_inference_operator.register_fake

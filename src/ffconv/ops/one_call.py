@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from operator import attrgetter, eq, is_
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
-from ffconv.ops import fused, native
+from ffconv.ops import fused, layer_operator, native
 from ffconv.ops.geometry import Geometry, Padding, aligned_avg_pool
 from ffconv.ops.native import Paths
 from ffconv.ops.spectral_transform import SpectralTransform
@@ -26,6 +27,7 @@ class _Layer(Protocol):
     """An FFC, or what computes one."""
 
     in_channels: int
+    out_channels: int
     geometry: Geometry
     pad: Padding
     spectral: SpectralTransform | None
@@ -42,17 +44,21 @@ class OneCall:
     layer changes. Copies of a layer make their own.
 
     Args:
+        layer: the module it belongs to, as described by :class:`_Layer`.
         keep_packed: whether the packed weights are kept as well, in as much memory as the weights have. They
             follow all changes of values that torch counts, which those by ``tensor.data`` are not. When a
             module or a tensor takes another's place, :meth:`forget` is to be called.
     """
 
-    def __init__(self, *, keep_packed: bool = False) -> None:
+    def __init__(self, layer: nn.Module, *, keep_packed: bool = False) -> None:
+        self.layer = weakref.ref(layer)
+        self.name = layer_operator.register(self)
         self.keep_packed = keep_packed
+        self.known: Sequence[Tensor] = ()
         self._ready: _Ready | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _fresh, (self.keep_packed,)
+        return _fresh, (self.layer(), self.keep_packed)
 
     def forget(self) -> None:
         """Keep nothing."""
@@ -62,14 +68,14 @@ class OneCall:
         """What the layer makes of x, with a map added to it.
 
         Args:
-            layer: the module it belongs to, as described by :class:`_Layer`.
+            layer: the module it belongs to.
             x: (N, C_in, H, W), channels last in memory.
             onto: (N, C_out, H_out, W_out), or None; added before the layer's ReLU, if it has one.
         Returns:
             (N, C_out, H_out, W_out), or None where the parts of the layer are to be called.
         """
-        if torch.compiler.is_compiling():  # a compiler makes the convolutions' neighbours a part of them
-            return None
+        if torch.compiler.is_compiling():
+            return layer_operator.call(self, layer, x, onto)
         if not _is_map(x):
             self._ready = None  # on another device its memory would lie idle
             return None
@@ -239,5 +245,5 @@ def _want_gradient(tensors: Iterable[Tensor | None]) -> bool:
     return any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
 
-def _fresh(keep_packed: bool) -> OneCall:
-    return OneCall(keep_packed=keep_packed)
+def _fresh(layer: nn.Module, keep_packed: bool) -> OneCall:
+    return OneCall(layer, keep_packed=keep_packed)

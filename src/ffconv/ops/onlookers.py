@@ -25,6 +25,8 @@ def is_transforming() -> bool:
 
 def is_watched() -> bool:
     """Whether a mode follows each operator that is dispatched, as torch's counter of operations does."""
+    if torch.compiler.is_dynamo_compiling():
+        return False
     return torch._C._len_torch_dispatch_stack() > 0
 
 

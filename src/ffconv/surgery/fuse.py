@@ -64,7 +64,7 @@ def fuse(model: nn.Module) -> fx.GraphModule:
     _fold_relus(network)
     network.graph.lint()
     network.recompile()
-    return network.requires_grad_(False)
+    return network.eval().requires_grad_(False)
 
 
 class InferenceFFC(nn.Module):
@@ -80,7 +80,7 @@ class InferenceFFC(nn.Module):
 
     def __init__(self, ffc: FFCNd) -> None:
         super().__init__()
-        self.in_channels = ffc.in_channels
+        self.in_channels, self.out_channels = ffc.in_channels, ffc.out_channels
         self.in_local, self.out_local = ffc.in_local, ffc.out_local
         self.geometry, self.pad = ffc.geometry, ffc.pad
         weight = ffc.dense_weight()
@@ -91,7 +91,7 @@ class InferenceFFC(nn.Module):
             self.conv = _convolution(ffc, weight, ffc.bias)
             self.conv_global = None
         self.spectral = ffc.spectral
-        self._one_call = OneCall(keep_packed=True) if ffc.runs_in_one_call else None
+        self._one_call = OneCall(self, keep_packed=True) if ffc.runs_in_one_call else None
         self.relu = False  # whether the result goes through one
 
     def forward(self, x: Tensor, onto: Tensor | None = None) -> Tensor:

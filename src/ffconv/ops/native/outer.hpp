@@ -11,6 +11,9 @@ namespace {
 template <typename T>
 class OuterSum {
  public:
+  static constexpr int LANES = Packed<T>::LANES, WIDTH = 2 * LANES;
+  const int64_t rows, columns;
+
   OuterSum(int64_t rows, int64_t columns, Pieces& pieces)
       : rows(rows),
         columns(columns),
@@ -19,7 +22,8 @@ class OuterSum {
     if (pieces.start) std::fill_n(values, rows * panels() * WIDTH, T(0));
   }
 
-  T at(int64_t row, int64_t column) const { return values[(column / WIDTH * rows + row) * WIDTH + column % WIDTH]; }
+  int64_t panels() const { return (columns + WIDTH - 1) / WIDTH; }
+  const T* row(int64_t panel, int64_t row) const { return values + (panel * rows + row) * WIDTH; }
 
   // Adds those of a (pixels, rows) and b (pixels, columns), whose pixels are so many values apart.
   void add(const T* a, int64_t a_pixel, const T* b, int64_t b_pixel, int64_t pixels) {
@@ -32,12 +36,9 @@ class OuterSum {
   }
 
  private:
-  static constexpr int LANES = Packed<T>::LANES, WIDTH = 2 * LANES;
   static constexpr int64_t CHUNK = 192;  // pixels of a panel that stays in the first cache
   static constexpr int64_t FAR = 2048 / sizeof(T);  // pixels so far apart crowd in a few of its lines
   using V = typename Vector<T, LANES>::type;
-
-  int64_t panels() const { return (columns + WIDTH - 1) / WIDTH; }
 
   template <int VECTORS>
   void add_panel(int64_t panel, const T* a, int64_t a_pixel, const T* b, int64_t b_pixel, int64_t pixels) {
@@ -89,7 +90,6 @@ class OuterSum {
       for (int v = 0; v < VECTORS; ++v) store<T, LANES>(sum[r][v], to + r * WIDTH + v * LANES, LANES);
   }
 
-  const int64_t rows, columns;
   T *const values, *const copy;
 };
 

@@ -38,16 +38,26 @@ class Members {
     return sum;
   }
 
-  // A weight's gradient, of so many channels out and in.
+  // A weight's gradient, of so many channels out and in. By blocks of rows, that follow each other in each panel.
   template <typename Order>
   void set_gradient(const Team& all, OuterSum<T> Images::*of, T* to, int64_t out, int64_t in, T scale) const {
-    all.each(out, [&](int64_t row) {
-      for (int64_t column = 0; column < in; ++column) {
-        T sum = 0;
-        for (int rank = 0; rank < all.size; ++rank)
-          sum += (images[rank]->*of).at(Order::place_of(row), Order::place_of(column));
-        to[row * in + column] = sum * scale;
-      }
+    constexpr int64_t WIDTH = OuterSum<T>::WIDTH, BLOCK = 16;
+    const int64_t rows = (images[0]->*of).rows, panels = (images[0]->*of).panels();
+    all.each((rows + BLOCK - 1) / BLOCK, [&](int64_t block) {
+      for (int64_t panel = 0; panel < panels; ++panel)
+        for (int64_t place = block * BLOCK; place < std::min(rows, (block + 1) * BLOCK); ++place) {
+          const int64_t row = Order::channel_at(place);
+          if (row >= out) continue;
+          T sum[WIDTH] = {};
+          for (int rank = 0; rank < all.size; ++rank) {
+            const T* from = (images[rank]->*of).row(panel, place);
+            for (int64_t j = 0; j < WIDTH; ++j) sum[j] += from[j];
+          }
+          for (int64_t j = 0; j < WIDTH; ++j) {
+            const int64_t column = Order::channel_at(panel * WIDTH + j);
+            if (column < in) to[row * in + column] = sum[j] * scale;
+          }
+        }
     });
   }
 
