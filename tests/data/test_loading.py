@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import random
 from collections import Counter
+from collections.abc import Iterator
 from itertools import chain, islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -238,6 +242,48 @@ def test_workers_stay_from_epoch_to_epoch():
         {int(pid) for batch in loader.train(epoch) for pid in batch["process"]} for epoch in (0, 1)
     )
     assert first == second
+
+
+class LeftOver:
+    """Garbage, as it holds itself; notes the process that frees it."""
+
+    def __init__(self, notes: Path) -> None:
+        self.notes, self.itself = notes, self
+
+    def __del__(self) -> None:
+        with self.notes.open("a") as notes:
+            notes.write(f"{os.getpid()}\n")
+
+
+def collecting(item: int, index: int) -> dict[str, int]:
+    gc.collect()
+    return {"index": index}
+
+
+@pytest.fixture
+def without_collection() -> Iterator[None]:
+    """Garbage stays until it is asked for."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("without_collection")
+def test_workers_free_nothing_of_the_main_process(tmp_path):
+    """A decoder's threads are not there in a fork, and whoever frees the decoder waits for them."""
+    batches = eval_batches(Numbers(2), collecting, spec=LoaderSpec(1, workers=1))
+    LeftOver(tmp_path / "notes")
+    list(batches)
+    assert not (tmp_path / "notes").exists()
+    gc.collect()
+    assert (tmp_path / "notes").read_text().split() == [str(os.getpid())]
+
+
+@pytest.mark.usefixtures("without_collection")
+def test_what_is_left_over_is_freed_before_workers_start(tmp_path):
+    LeftOver(tmp_path / "notes")
+    eval_batches(Numbers(2), as_is, spec=LoaderSpec(1, workers=1))
+    assert (tmp_path / "notes").read_text().split() == [str(os.getpid())]
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -96,6 +97,8 @@ def data_loader(
     dataset: Dataset[Fetched], spec: LoaderSpec, *, workers: int, sampler: Sampler[Any] | None = None
 ) -> DataLoader[Fetched]:
     """A loader over a data set that gives whole batches; with a sampler its workers outlive the epoch."""
+    if workers:
+        gc.collect()  # here, where what is left over may still own threads: see _start_worker
     return DataLoader(
         dataset,
         batch_size=None,
@@ -104,7 +107,7 @@ def data_loader(
         collate_fn=_unchanged,
         pin_memory=spec.pin_memory,
         persistent_workers=workers > 0 and sampler is not None,
-        worker_init_fn=_leave_stopping_to_the_main_process,
+        worker_init_fn=_start_worker,
         generator=torch.Generator(),  # else every epoch would draw a number from the global generator
     )
 
@@ -113,9 +116,14 @@ def _unchanged(fetched: Any) -> Any:
     return fetched
 
 
-def _leave_stopping_to_the_main_process(worker: int) -> None:
-    """A group of its own: Ctrl-C and a scheduler's SIGTERM go to a whole group, but the main process decides.
+def _start_worker(worker: int) -> None:
+    """Parts a worker from the main process.
 
+    A group of its own: Ctrl-C and a scheduler's SIGTERM go to a whole group, but the main process decides.
     torch's own handlers end the worker when the main process asks for it, or is gone.
+
+    What a forked worker has inherited it never collects: a video left open in a reference cycle would wait,
+    when freed, for its decoder's threads, which a fork does not copy.
     """
     os.setpgid(0, 0)
+    gc.freeze()
