@@ -57,6 +57,12 @@ def test_a_named_network_as_onnx(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "weights: random" in printed.out
     assert f"{image} 1x3x65x47" in printed.out
     assert "onnxruntime, matrix, float32" in printed.out
+    assert printed.out.splitlines()[:4] == [
+        f"writing {tmp_path / 'x.onnx'}",
+        "loading it in onnxruntime",
+        "running network and file with random 1x3x65x47",
+        f"running network and file with {image} 1x3x65x47",
+    ]
     assert printed.err == ""
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -118,10 +121,42 @@ def run(arguments: Any) -> None:
     network, given, trained = _exportable(arguments)
     inputs = () if wanted is None else ((str(wanted), read_input(wanted, given)),)
     check = Check(inputs, arguments.check_engine, arguments.tolerance) if arguments.check else None
-    report = export(network, arguments.output, given, config, check=check)
+    with _steps_shown():
+        report = export(network, arguments.output, given, config, check=check)
     _print_report(report, given, trained)
     if arguments.time:
         print_table(_times(network, given, report, arguments))
+
+
+@contextmanager
+def _steps_shown() -> Iterator[None]:
+    """What is being done: on a terminal one line with its time, gone in the end; else a line a step."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from ffconv.interop.export import logger
+
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    shown = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    task = shown.add_task("")
+
+    class Steps(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if console.is_terminal:
+                shown.reset(task, description=record.getMessage())
+            else:
+                print(record.getMessage(), flush=True)  # stderr is for the one line of a refusal
+
+    steps, before = Steps(), logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(steps)
+    try:
+        with shown:
+            yield
+    finally:
+        logger.removeHandler(steps)
+        logger.setLevel(before)
 
 
 def _exportable(arguments: Any) -> Exportable:

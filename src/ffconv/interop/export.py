@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -27,6 +28,9 @@ from ffconv.surgery import fuse
 
 Transform = Literal["fft", "matrix"]
 Precision = Literal["float32", "float16", "bfloat16"]
+
+#: Says, at level INFO, what is being done: an engine can take minutes over a file.
+logger = logging.getLogger(__name__)
 
 #: Largest difference allowed, as a share of the largest output, by the precision of the weights.
 TOLERANCE: dict[Precision, float] = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
@@ -158,6 +162,7 @@ def export(
     require(isinstance(expected, Tensor), f"{type(network).__name__} gives no single tensor")
     temporary = path.parent / f".{path.name}.tmp"
     try:
+        logger.info("writing %s", path)
         operators = _write(network, temporary, given, config, axes)
         differences = () if check is None else _checked(network, temporary, given, config, check)
         os.replace(temporary, path)
@@ -198,6 +203,8 @@ def _write(
 def _checked(
     network: nn.Module, path: Path, given: NetworkInput, config: ExportConfig, check: Check
 ) -> tuple[Difference, ...]:
+    engine = check.engine if config.to == "onnx" else "torch"
+    logger.info("loading it in %s", engine)
     runner = open_exported(path, config.to, check.engine)
     random = [given.example(config.dynamic), *given.other_examples(config.dynamic)]
     inputs = [(f"random {_size(x)}", x) for x in random]
@@ -218,6 +225,7 @@ def _difference(
     network: nn.Module, runner: Runner, config: ExportConfig, named: tuple[str, Tensor]
 ) -> Difference:
     name, x = named
+    logger.info("running network and file with %s", name)
     expected = _run_network(network, x)
     with torch.no_grad():
         found = runner(x.to(config.input_dtype)).float()
