@@ -14,7 +14,7 @@ import torch
 
 from ffconv.analysis.benchmark import Effort
 from ffconv.analysis.tables import print_table
-from ffconv.cli.complexity import input_size
+from ffconv.cli.complexity import map_size
 from ffconv.errors import InputError
 from ffconv.interop.export_engines import open_exported
 from ffconv.interop.export_timing import time_exported, times_table
@@ -28,8 +28,7 @@ def main() -> None:
     parser.add_argument("--size", default="224", help="side or HxW the files were exported with")
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
-    _, height, width = input_size(options.size)
-    network, given, _ = network_by_name(options.model, Wanted((height, width)))
+    network, given, _ = network_by_name(options.model, Wanted(map_size(options.size)))
     files = {}
     for path in options.files:
         for engine in ("onnxruntime", "openvino"):

@@ -130,6 +130,7 @@ def test_a_checkpoint_of_lama(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         ("ffc_resnet19", (), "no network is called 'ffc_resnet19'; did you mean 'ffc_resnet1"),
         ("none.safetensors", (), "none.safetensors: no such file"),
         (SMALL, ("--size", "a"), "size 'a' must read side"),
+        (SMALL, ("--size", "3x64x64"), "size '3x64x64' must read side or HxW"),
         (SMALL, ("--size", "3x4x64x64"), "must read side or HxW"),
         (SMALL, ("--frames", "8"), "frames=8 is for networks of clips"),
         (SMALL, ("--frames", "0"), "frames=0 must be at least 1"),

@@ -8,9 +8,9 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ffconv.cli.complexity import input_size
+from ffconv.cli.complexity import map_size
 from ffconv.cli.parser import CommandParser, from_plain
-from ffconv.errors import InputError, first_line, require
+from ffconv.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from ffconv.analysis.tables import Table
@@ -199,19 +199,13 @@ def _settings(options: Any) -> list[Setting]:
             transform=transform,
             memory_format=options.memory_format,
         )
-        for size in map(_map_size, options.size)
+        for size in map(map_size, options.size)
         for batch_size in options.batch_size
         for dtype in options.dtype
         for engine in options.engine
         for transform in options.transform
         for mode in options.mode
     ]
-
-
-def _map_size(text: str) -> tuple[int, int]:
-    require(text.count("x") < 2, f"size {text!r} must read side or HxW, such as 224 or 256x192")
-    _, height, width = input_size(text)
-    return height, width
 
 
 def _networks(options: Any, setting: Setting) -> Iterator[tuple[Sequence[Subject], str]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ffconv.errors import InputError
+from ffconv.errors import InputError, require
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -120,3 +120,14 @@ def input_size(text: str) -> tuple[int, ...]:
     if len(numbers) == 1:
         numbers *= 2
     return numbers if len(numbers) > 2 else (3, *numbers)
+
+
+def map_size(text: str) -> tuple[int, int]:
+    """Height and width as written on the command line.
+
+    Raises:
+        InputError: unless text is one or two positive numbers joined by x.
+    """
+    require(text.count("x") < 2, f"size {text!r} must read side or HxW, such as 224 or 256x192")
+    _, height, width = input_size(text)
+    return height, width

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ffconv.cli.checkpoints import checkpoint_file
-from ffconv.cli.complexity import input_size
+from ffconv.cli.complexity import map_size
 from ffconv.errors import require
 
 if TYPE_CHECKING:
@@ -162,11 +162,9 @@ def _steps_shown() -> Iterator[None]:
 def _exportable(arguments: Any) -> Exportable:
     from ffconv.tasks.exporting import Wanted, network_by_name, network_of_checkpoint
 
-    size = None if arguments.size is None else input_size(arguments.size)
-    require(size is None or len(size) == 3, f"size {arguments.size!r} must read side or HxW, such as 256x192")
+    size = None if arguments.size is None else map_size(arguments.size)
     require(arguments.frames is None or arguments.frames > 0, f"frames={arguments.frames} must be at least 1")
-    sides = None if size is None else (size[1], size[2])
-    wanted = Wanted(sides, arguments.frames, arguments.weights, arguments.arguments)
+    wanted = Wanted(size, arguments.frames, arguments.weights, arguments.arguments)
     path = Path(arguments.model)
     if path.exists() or path.suffix in _CHECKPOINTS:
         return network_of_checkpoint(checkpoint_file(path), wanted)
