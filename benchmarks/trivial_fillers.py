@@ -1,6 +1,6 @@
 """What filling holes without learning gives, beside trained networks, on the same images and holes.
 
-python benchmarks/trivial_fillers.py RUN ... --path DIR [--limit 1920] [--pictures samples.png]
+python benchmarks/trivial_fillers.py RUN ... [--path DIR] [--limit 1920]
 
 Images and holes are those of the first run's evaluation. Mean colour: that of an image's known pixels. Smooth
 continuation: inside the hole each pixel becomes the mean of its four neighbours, again and again, from the
@@ -66,27 +66,31 @@ def main() -> None:
     """Prints a line for each filler."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="run folders or checkpoints")
-    parser.add_argument("--path", required=True, help="folder of images, with val/")
+    parser.add_argument("--path", help="folder of images, with val/ (default: the first run's)")
     parser.add_argument("--limit", type=int, help="images of the split, spread over it (default: all)")
-    parser.add_argument(
-        "--pictures", type=Path, help="PNG to write: the first images filled by each, one below the other"
-    )
     options = parser.parse_args()
     trained = {str(run): load_inpainter(checkpoint_file(run)) for run in options.runs}
     first = next(iter(trained.values()))
-    data = dataclasses.replace(from_plain(DataConfig, first.data, section="data"), path=options.path)
+    data = from_plain(DataConfig, first.data, section="data")
+    if options.path is not None:
+        data = dataclasses.replace(data, path=options.path)
     masks = from_plain(MaskConfig, first.masks, section="masks")
     task = Inpainting(InpaintingConfig(data=data, masks=masks, limit=options.limit), Share(batch_size=32))
     fillers = {"mean colour": MeanColour(), "smooth continuation": SmoothContinuation()}
     fillers |= {name: run.network for name, run in trained.items()}
-    rows = []
     with torch.no_grad():
-        for name, filler in fillers.items():
-            scores = task.scores(filler, "val")
-            figures = [f"{score.hole_psnr:.2f}" for score in (scores.all, *scores.by_kind.values())]
-            rows.append((name, *figures, f"{scores.all.hole_ssim:.3f}", f"{scores.all.hole_l1:.2f}"))
-    columns = ("filler", "PSNR (dB)", *(f"{kind} (dB)" for kind in scores.by_kind), "SSIM", "L1 (%)")
-    print_table(Table(f"Inside the holes of {scores.all.samples} images", columns, rows))
+        scores = {name: task.scores(filler, "val") for name, filler in fillers.items()}
+    rows = [
+        (
+            name,
+            *(f"{score.hole_psnr:.2f}" for score in (found.all, *found.by_kind.values())),
+            f"{found.all.hole_ssim:.3f}",
+            f"{found.all.hole_l1:.2f}",
+        )
+        for name, found in scores.items()
+    ]
+    columns = ("filler", "PSNR (dB)", *(f"{kind} (dB)" for kind in masks.kinds), "SSIM", "L1 (%)")
+    print_table(Table("Inside the holes", columns, rows))
 
 
 if __name__ == "__main__":

@@ -72,6 +72,12 @@ def test_a_named_network_is_checked(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert float(line.split()[-1]) < 1e-4
 
 
+def test_random_weights_with_maps_of_one_pixel(tmp_path: Path):
+    """Norms of single pixels, each divided by its own size, would leave nothing but rounding."""
+    name = "ffc_resnet18,num_classes=3"
+    assert main(command(name, tmp_path / "x.pt", "--to", "torchscript", "--size", "20x30")) == 0
+
+
 def test_weights_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     network = timm.create_model("ffc_resnet18", layers=(1, 1, 1, 1), lfu=False, num_classes=3).eval()
     torch.save(network.state_dict(), tmp_path / "w.pth")
@@ -130,6 +136,7 @@ def test_a_checkpoint_of_lama(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         ("ffc_resnet19", (), "no network is called 'ffc_resnet19'; did you mean 'ffc_resnet1"),
         ("none.safetensors", (), "none.safetensors: no such file"),
         (SMALL, ("--size", "a"), "size 'a' must read side"),
+        (SMALL, ("--time", "--rounds", "0"), "rounds=0 must be at least 1"),
         (SMALL, ("--size", "3x64x64"), "size '3x64x64' must read side or HxW"),
         (SMALL, ("--size", "3x4x64x64"), "must read side or HxW"),
         (SMALL, ("--frames", "8"), "frames=8 is for networks of clips"),

@@ -15,9 +15,11 @@ from ffconv.errors import require
 if TYPE_CHECKING:
     from torch import nn
 
+    from ffconv.analysis.benchmark import Effort
     from ffconv.analysis.tables import Table
     from ffconv.cli.parser import CommandParser
     from ffconv.interop.export import ExportReport
+    from ffconv.interop.export_engines import OnnxEngine
     from ffconv.interop.export_input import NetworkInput
     from ffconv.tasks.exporting import Exportable
 
@@ -104,6 +106,7 @@ def _add_check(parser: CommandParser) -> None:
 
 def run(arguments: Any) -> None:
     """Writes the file, prints what it is, how far it is from the network and how long it takes."""
+    from ffconv.analysis.benchmark import Effort
     from ffconv.analysis.tables import print_table
     from ffconv.interop.export import Check, ExportConfig, export
     from ffconv.tasks.exporting import read_input
@@ -118,6 +121,7 @@ def run(arguments: Any) -> None:
     )
     wanted = arguments.check_input
     require(arguments.check or wanted is None, "check_input is for a check: leave out --check false")
+    effort = Effort(rounds=arguments.rounds)
     network, given, trained = _exportable(arguments)
     inputs = () if wanted is None else ((str(wanted), read_input(wanted, given)),)
     check = Check(inputs, arguments.check_engine, arguments.tolerance) if arguments.check else None
@@ -125,7 +129,7 @@ def run(arguments: Any) -> None:
         report = export(network, arguments.output, given, config, check=check)
     _print_report(report, given, trained)
     if arguments.time:
-        print_table(_times(network, given, report, arguments))
+        print_table(_times(network, given, report, engine=arguments.check_engine, effort=effort))
 
 
 @contextmanager
@@ -194,14 +198,14 @@ def _print_report(report: ExportReport, given: NetworkInput, trained: bool) -> N
     )
 
 
-def _times(network: nn.Module, given: NetworkInput, report: ExportReport, arguments: Any) -> Table:
-    from ffconv.analysis.benchmark import Effort
+def _times(
+    network: nn.Module, given: NetworkInput, report: ExportReport, *, engine: OnnxEngine, effort: Effort
+) -> Table:
     from ffconv.interop.export_engines import open_exported
     from ffconv.interop.export_timing import time_exported, times_table
 
     config = report.config
-    engine = arguments.check_engine if config.to == "onnx" else config.to
-    runner = open_exported(report.path, config.to, arguments.check_engine)
-    name = ", ".join([engine, config.transform, config.dtype, *(["fused"] if config.fuse else [])])
-    effort = Effort(rounds=arguments.rounds)
+    runs_in = engine if config.to == "onnx" else config.to
+    runner = open_exported(report.path, config.to, engine)
+    name = ", ".join([runs_in, config.transform, config.dtype, *(["fused"] if config.fuse else [])])
     return times_table(time_exported(network, given, {name: (runner, config.input_dtype)}, effort), given)

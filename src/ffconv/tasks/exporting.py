@@ -104,13 +104,13 @@ def _measure_norms(network: nn.Module, given: NetworkInput) -> None:
 
     With random weights and norms that leave values as they are, these grow from block to block, until the
     sigmoid of LaMa tells nothing but rounding. Means stay 0: subtracted from maps of noise they leave little
-    else than rounding, too.
+    else than rounding, too. A norm has one size for all its channels: of those of a map of one pixel some are
+    nearly 0, and divided by their own they would be rounding alone.
     """
 
     def measure(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         (values,) = inputs
-        axes = [axis for axis in range(values.dim()) if axis != 1]
-        norm.get_buffer("running_var").copy_(values.square().mean(axes))
+        norm.get_buffer("running_var").fill_(values.square().mean())
 
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     hooks = [norm.register_forward_pre_hook(measure) for norm in norms if norm.track_running_stats]
