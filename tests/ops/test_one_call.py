@@ -226,11 +226,13 @@ def test_a_counter_of_operations_sees_the_convolution() -> None:
     assert counter.get_total_flops() > 2 * x.shape[0] * 8 * 8 * 9 * CHANNELS[0] * CHANNELS[1]
 
 
-@pytest.mark.parametrize(("size", "expected"), [((31, 32), 1), ((32, 32), 0)])
-def test_large_weights_for_large_maps_are_left_to_torch(
-    size: tuple[int, int], expected: int, calls: list
+@pytest.mark.parametrize(
+    ("kernel", "size", "expected"), [(5, (31, 32), 1), (5, (32, 32), 0), (3, (32, 32), 1)]
+)
+def test_large_weights_for_large_maps_are_left_to_torch_but_for_tiles(
+    kernel: int, size: tuple[int, int], expected: int, calls: list
 ) -> None:
-    ffc = layer(3, 1, 1, channels=(24, 2048), ratio_out=0)
+    ffc = layer(kernel, 1, kernel // 2, channels=(24, 2048), ratio_out=0)
     with torch.no_grad():
         ffc(image(*size, number=1))
     assert len(calls) == expected

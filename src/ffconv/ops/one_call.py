@@ -19,7 +19,8 @@ from ffconv.ops.native import Paths
 from ffconv.ops.spectral_transform import SpectralTransform
 
 # Bytes of weights and pixels of a map beyond which torch's own convolutions are faster: the library's read
-# one or the other from beyond a core's cache, again and again (docs/performance.md).
+# one or the other from beyond a core's cache, again and again (docs/performance.md). Not by tiles, where they
+# multiply less than half as much.
 _LARGEST, _MANY = 3 << 20, 1024
 
 
@@ -45,9 +46,10 @@ class OneCall:
 
     Args:
         layer: the module it belongs to, as described by :class:`_Layer`.
-        keep_packed: whether the packed weights are kept as well, in as much memory as the weights have. They
-            follow all changes of values that torch counts, which those by ``tensor.data`` are not. When a
-            module or a tensor takes another's place, :meth:`forget` is to be called.
+        keep_packed: whether the packed weights are kept as well, in as much memory as the weights have, or
+            16/9 of it for 3x3 kernels of stride 1. They follow all changes of values that torch counts, which
+            those by ``tensor.data`` are not. When a module or a tensor takes another's place, :meth:`forget`
+            is to be called.
     """
 
     def __init__(self, layer: nn.Module, *, keep_packed: bool = False) -> None:
@@ -235,6 +237,8 @@ def _is_map(x: Tensor) -> bool:
 
 
 def _is_for_torch(paths: Paths, size: Sequence[int]) -> bool:
+    if paths.suit_tiles:
+        return False
     weights = sum(tensor.nbytes for tensor in paths[:3] if tensor is not None)
     return weights > _LARGEST and size[0] * size[1] >= _MANY
 

@@ -1,5 +1,6 @@
 // The ordinary convolutions of an FFC: pixels for which the same taps of the kernel read inside of the map are one
-// product. No missing path's zeros are multiplied but in one panel, and no map is padded or copied.
+// product, or tiles of pixels, see winograd.hpp. No missing path's zeros are multiplied but in one panel, and no map
+// is padded or copied.
 
 #pragma once
 
@@ -7,6 +8,7 @@
 
 #include "planes.hpp"
 #include "products.hpp"
+#include "winograd.hpp"
 
 namespace {
 
@@ -69,18 +71,36 @@ struct ConvolutionJob {
   int64_t relu;   // whether all of y then goes through one
 };
 
+// Whether tiles, see winograd.hpp, save more than their larger weights cost when so many images have them packed once,
+// and enough channels share the way to the points and back.
+template <typename T>
+bool pays_in_tiles(const ConvolutionJob<T>& job, int64_t images) {
+  constexpr int64_t COSTS = 800;  // in multiply-adds a weight, by measurement
+  const auto suits = [](const Axis& of) { return of.kernel == TAPS && of.stride == 1 && of.dilation == 1; };
+  const int64_t height = job.height.outputs, width = job.width.outputs;
+  const int64_t tiles = ((height + TILE - 1) / TILE) * ((width + TILE - 1) / TILE);
+  const int64_t saved = TAPS * TAPS * height * width - POINTS * tiles;
+  return suits(job.height) && suits(job.width) && images * saved >= COSTS &&
+         std::min(job.local_in + job.global_in, job.local_out + job.global_out) >= Packed<T>::WIDTH;
+}
+
 // The convolutions of a job, or none, and the mixing of `hidden` channels into the global ones of the result, with
 // their weights packed as one: columns of local outputs, then of global ones; in the depth, tap by tap, local inputs
-// and then global ones, and at last the hidden channels. Each panel leaves out what it has no weights for.
+// and then global ones, and at last the hidden channels. Each panel leaves out what it has no weights for. In tiles,
+// points take the place of the taps.
 template <typename T>
 class Convolutions {
  public:
-  Convolutions(const ConvolutionJob<T>* job, const ConvolutionMaps<T>* maps, const T* mixing, int64_t hidden)
-      : job(job),
+  // For so many images with the same packed weights.
+  Convolutions(const ConvolutionJob<T>* job, const ConvolutionMaps<T>* maps, const T* mixing, int64_t hidden,
+               int64_t images)
+      : tiled(job && pays_in_tiles(*job, images)),
+        job(job),
         maps(maps),
         mixing(mixing),
         hidden(hidden),
         taps(job ? job->height.kernel * job->width.kernel : 0),
+        places(tiled ? POINTS : taps),
         depth(job ? job->local_in + job->global_in : 0),
         columns(job ? job->local_out + job->global_out : 0) {}
 
@@ -88,13 +108,18 @@ class Convolutions {
 
   int64_t panels() const { return (columns + Packed<T>::WIDTH - 1) / Packed<T>::WIDTH; }
   // For so many panels of the weight at a time.
-  Packed<T> memory(int64_t kept, Pieces& pieces) const { return {columns, taps * depth + hidden, kept, pieces}; }
+  Packed<T> memory(int64_t kept, Pieces& pieces) const { return {columns, places * depth + hidden, kept, pieces}; }
+  TileBlock<T> tile_block(Pieces& pieces) const { return {tiled ? depth : 0, pieces}; }
 
-  // Whether so many threads had better each read the whole weight than each the whole of so many maps.
+  // Whether so many threads had better each read the whole weight than each the whole of so many maps, which for
+  // tiles have to be written, too.
   bool maps_outweigh(int64_t images, int threads) const {
     const int64_t pixels = images * job->height.outputs * job->width.outputs;
-    return threads == 1 || (pixels >= taps * columns && job->height.outputs >= 4 * threads);
+    return threads == 1 || (pixels >= (tiled ? POINTS / 2 : taps) * columns && job->height.outputs >= 4 * threads);
   }
+
+  // Whether a thread passes each panel once an image, and not once for each block of tiles.
+  bool passes_once() const { return !tiled || tile_rows() * tiles_across() <= TileBlock<T>::MOST; }
 
   bool pools() const { return job && !maps->pooled.values && job->height.stride * job->width.stride > 1; }
   int64_t pooled_row() const { return job ? job->width.outputs * job->global_in : 0; }
@@ -118,10 +143,12 @@ class Convolutions {
 
   void pack(int64_t panel, Packed<T>& weight) const {
     for (int64_t tap = 0; tap < taps; ++tap) {
-      pack_path(weight, panel, tap, job->l2l, job->l2g, 0, job->local_in);
-      if (has_local(panel)) pack_path(weight, panel, tap, job->g2l, {}, job->local_in, job->global_in);
+      const int64_t place = (places - taps + tap) * depth;
+      pack_path(weight, panel, tap, job->l2l, job->l2g, place, job->local_in);
+      if (has_local(panel)) pack_path(weight, panel, tap, job->g2l, {}, place + job->local_in, job->global_in);
     }
-    if (has_global(panel)) pack_path(weight, panel, 0, {}, {mixing, hidden, 0}, taps * depth, hidden);
+    if (tiled) taps_to_points(weight, panel, depth, inputs_of(panel));
+    if (has_global(panel)) pack_path(weight, panel, 0, {}, {mixing, hidden, 0}, places * depth, hidden);
   }
 
   // Rows of the result of image n, from `row` to before `end`, and so of the weight's panels. The hidden channels lie
@@ -145,6 +172,24 @@ class Convolutions {
     }
   }
 
+  // The same by tiles: this thread's part of their rows, and of the panels, which may have to be packed.
+  void by_tiles(int64_t n, const T* h, const Team& of_rows, const Team& of_panels, Packed<T>& weight, bool packs,
+                const TileBlock<T>& block) const {
+    const int64_t end = of_rows.end(tile_rows()) * tiles_across();
+    for (int64_t first = of_rows.first(tile_rows()) * tiles_across(); first < end; first += TileBlock<T>::MOST) {
+      const int64_t count = std::min(TileBlock<T>::MOST, end - first);
+      for (int64_t tile = 0; tile < count; ++tile) enter(n, first + tile, block, tile);
+      of_panels.deal(panels(), [&](int64_t panel) {
+        if (packs) pack(panel, weight);
+        block.multiply(count, inputs_of(panel), weight, panel);
+        for (int64_t tile = 0; tile < count; ++tile) leave(n, first + tile, weight, panel, block, tile);
+        if (mixes(panel)) add_hidden(n, h, first, first + count, weight, panel);
+      });
+    }
+  }
+
+  const bool tiled;  // or by taps
+
  private:
   // Pixels of the result, side by side or one below the other, that have the same taps.
   struct Run {
@@ -155,10 +200,13 @@ class Convolutions {
 
   bool has_local(int64_t panel) const { return panel * Packed<T>::WIDTH < job->local_out; }
   bool has_global(int64_t panel) const { return (panel + 1) * Packed<T>::WIDTH > job->local_out; }
+  bool mixes(int64_t panel) const { return hidden && has_global(panel); }
+  // The depth of a tap of this panel.
+  int64_t inputs_of(int64_t panel) const { return has_local(panel) ? depth : job->local_in; }
 
-  // The weights of one tap from `length` inputs, at `start` of the tap's depth.
+  // The weights of one tap from `length` inputs, from a place of the depth on.
   void pack_path(Packed<T>& weight, int64_t panel, int64_t tap, const Filters<T>& to_local,
-                 const Filters<T>& to_global, int64_t start, int64_t length) const {
+                 const Filters<T>& to_global, int64_t place, int64_t length) const {
     const auto column = [&](int64_t c) {
       const bool local = c < job->local_out;
       const Filters<T>& path = local ? to_local : to_global;
@@ -166,7 +214,7 @@ class Convolutions {
       if (values) values += (local ? c : c - job->local_out) * path.output + tap * path.tap;
       return PackedColumn<T>{values, 1, job->bias ? job->bias[c] : T(0)};
     };
-    weight.pack(panel, length, column, [&](int64_t k) { return tap * depth + start + k; });
+    weight.pack(panel, length, column, [&](int64_t k) { return place + k; });
   }
 
   // The taps', and that of the hidden channels.
@@ -177,7 +225,7 @@ class Convolutions {
       for (int64_t column = run.first_column; column < run.end_column; ++column)
         parts.push_back({run.x.first + row * down + column * right, run.x.step, inputs,
                          (row * job->width.kernel + column) * depth});
-    parts.push_back({run.h.first, run.h.step, hidden, taps * depth});
+    parts.push_back({run.h.first, run.h.step, hidden, places * depth});
   }
 
   std::vector<Run> runs_of(int64_t n, const T* hidden_map, int64_t first, int64_t end) const {
@@ -214,10 +262,69 @@ class Convolutions {
     }
   }
 
+  int64_t tile_rows() const { return (job->height.outputs + TILE - 1) / TILE; }
+  int64_t tiles_across() const { return (job->width.outputs + TILE - 1) / TILE; }
+  // The first pixel that the tile of this number makes, row by row.
+  int64_t top_of(int64_t number) const { return number / tiles_across() * TILE; }
+  int64_t left_of(int64_t number) const { return number % tiles_across() * TILE; }
+
+  void enter(int64_t n, int64_t number, const TileBlock<T>& block, int64_t tile) const {
+    const Axis &height = job->height, &width = job->width;
+    const int64_t top = top_of(number), left = left_of(number);
+    const T* pixels[READ][READ];
+    for (int64_t i = 0; i < READ; ++i)
+      for (int64_t j = 0; j < READ; ++j) {
+        const int64_t row = top - height.padding + i, column = left - width.padding + j;
+        const bool inside = row >= 0 && row < height.size && column >= 0 && column < width.size;
+        pixels[i][j] = inside ? maps->x.at(n, row, column) : nullptr;
+      }
+    block.enter(tile, pixels);
+  }
+
+  // At the map's end a tile makes the pixels that there are.
+  void leave(int64_t n, int64_t number, const Packed<T>& weight, int64_t panel, const TileBlock<T>& block,
+             int64_t tile) const {
+    constexpr int LANES = Packed<T>::LANES;
+    using V = typename Vector<T, LANES>::type;
+    const int64_t top = top_of(number), left = left_of(number);
+    const int64_t bottom = std::min(top + TILE, job->height.outputs), right = std::min(left + TILE, job->width.outputs);
+    const bool ends = job->relu && !mixes(panel);
+    for (int64_t lane = 0; lane < weight.columns_of(panel); lane += LANES) {
+      const int64_t column = panel * Packed<T>::WIDTH + lane, count = columns - column;
+      const V shift = load<T, LANES>(weight.shift(panel) + lane, LANES);
+      V pixels[TILE][TILE];
+      block.leave(tile, lane, pixels);
+      for (int64_t row = top; row < bottom; ++row)
+        for (int64_t w = left; w < right; ++w) {
+          const T* onto = maps->onto.at(n, row, w);
+          V value = pixels[row - top][w - left] + shift;
+          if (onto) value += load<T, LANES>(onto + column, count);
+          if (ends) value = value < V{} ? V{} : value;  // which keeps NaN, as ReLU does
+          store<T, LANES>(value, maps->y.at(n, row, w) + column, count);
+        }
+    }
+  }
+
+  // What the hidden channels add to tiles from number `first` to before `end`.
+  void add_hidden(int64_t n, const T* h, int64_t first, int64_t end, const Packed<T>& weight, int64_t panel) const {
+    const Map<const T> of_hidden{h, {0, job->width.outputs * hidden, hidden}};
+    const unsigned finish = ADD | (job->relu ? RELU : STORE);
+    for (int64_t number = first, next; number < end; number = next) {
+      next = std::min(end, (number / tiles_across() + 1) * tiles_across());
+      const int64_t top = top_of(number), left = left_of(number);
+      const int64_t bottom = std::min(top + TILE, job->height.outputs);
+      const int64_t pixels = std::min((next - number) * TILE, job->width.outputs - left);
+      for (int64_t row = top; row < bottom; ++row) {
+        const Part<T> part{of_hidden.at(n, row, left), hidden, hidden, places * depth};
+        multiply(finish, &part, &part + 1, pixels, weight, panel, {maps->y.at(n, row, left), maps->y.layout.pixel});
+      }
+    }
+  }
+
   const ConvolutionJob<T>* job;
   const ConvolutionMaps<T>* maps;
   const T* mixing;
-  const int64_t hidden, taps, depth, columns;
+  const int64_t hidden, taps, places, depth, columns;
 };
 
 }  // namespace

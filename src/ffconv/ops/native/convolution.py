@@ -47,6 +47,12 @@ class Paths(NamedTuple):
         return fit and (self.bias is None or len(self.bias) == local_out + global_out)
 
     @property
+    def suit_tiles(self) -> bool:
+        """Whether they are of the kind that the library makes by tiles where maps are large enough."""
+        geometry = (self.kernel, self.stride, self.dilation)
+        return all(tuple(numbers) == (side, side) for numbers, side in zip(geometry, (3, 1, 1), strict=True))
+
+    @property
     def local_in(self) -> int:
         """Local channels of the map."""
         return next((weight.shape[1] for weight in (self.l2l, self.l2g) if weight is not None), 0)
@@ -111,8 +117,8 @@ class Convolution:
         size: (H_out, W_out).
         paths: the convolutions.
         layers: as for :func:`spectral_transform`; so are eps and weight. None without a Spectral Transform.
-        keep_packed: whether the weights stay packed from call to call, in as much memory again. Otherwise
-            each call reads them anew.
+        keep_packed: whether the weights stay packed from call to call, in as much memory again, or 16/9 of
+            it where they are packed for tiles. Otherwise each call reads them anew.
     Shape:
         x (N, C_in, H, W), pooled (N, C_in_g, H_out, W_out), onto (N, C_out, H_out, W_out) -> as onto,
         channels last in memory.

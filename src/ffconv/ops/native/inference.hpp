@@ -58,10 +58,11 @@ struct Network {
         cut((job.C + 3) / 4),
         whole(job.C, job.C, job.H, job.W),
         quadrants(4 * cut, job.C, (job.H + 1) / 2, (job.W + 1) / 2),
-        around(job.around, job.maps, job.last, job.C),
-        shares_panels(around && !job.C && !around.maps_outweigh(job.N, omp_get_max_threads())),
-        packs_late(around && !job.packed && (shares_panels || (job.N < omp_get_max_threads() &&
-                                                               !around.maps_outweigh(1, omp_get_max_threads())))),
+        around(job.around, job.maps, job.last, job.C, job.packed ? 1 : job.N),
+        shares_panels(around && !around.tiled && !job.C && !around.maps_outweigh(job.N, omp_get_max_threads())),
+        packs_late(around && !job.packed && around.passes_once() &&
+                   (shares_panels ||
+                    (job.N < omp_get_max_threads() && !around.maps_outweigh(1, omp_get_max_threads())))),
         first(alone() ? 0 : job.C, job.C_in, pieces),
         unit(mixed_width(), 2 * LANES * whole.blocks, pieces),
         local(has_local() ? mixed_width() : 0, 2 * LANES * quadrants.blocks, pieces),
@@ -135,13 +136,16 @@ class ImageTransform {
         mixed(pieces.take<T>(std::max(network.whole.group_size(), network.quadrants.group_size()))),
         quadrants(pieces.take<T>(network.has_local() ? 2 * network.quadrants.W * 4 * network.cut : 0)),
         pooled(pieces.take<T>(network.around.pools() ? 2 * network.around.pooled_row() : 0)),
-        one_panel(network.around.memory(network.packs_late ? 1 : 0, pieces)) {}
+        one_panel(network.around.memory(network.packs_late ? 1 : 0, pieces)),
+        tile_block(network.around.tile_block(pieces)) {}
 
   void run(int64_t n, const Maps<T, LANES>& maps, const Team& team) const {
     if (job.C) transform(n, maps, team);
     // This thread's rows of h, which it has just made.
     const int64_t pairs = (job.H + 1) / 2, row = 2 * team.first(pairs), end = std::min(2 * team.end(pairs), job.H);
-    if (network.around && !network.packs_late && network.around.maps_outweigh(1, team.size))
+    if (network.around.tiled)
+      convolve_tiles(n, maps.h, team);
+    else if (network.around && !network.packs_late && network.around.maps_outweigh(1, team.size))
       convolve_rows(n, maps.h, row, end);
     else if (network.around)
       convolve_panels(n, n + 1, maps.h, team);
@@ -164,6 +168,16 @@ class ImageTransform {
       for (int64_t n = first; n < last; ++n)
         network.around.rows(n, h, row, std::min(row + count, job.H), weight, panel, panel + 1);
     });
+  }
+
+  // By tiles: the threads share out their rows, or panels of the weight and, where there are more threads, rows.
+  void convolve_tiles(int64_t n, const T* h, const Team& team) const {
+    const Convolutions<T>& around = network.around;
+    const int groups = around.maps_outweigh(1, team.size) ? 1 : int(std::min<int64_t>(around.panels(), team.size));
+    const Team of_rows{team.rank / groups, team.size / groups}, of_panels{team.rank % groups, groups};
+    Packed<T> weight = network.packs_late ? one_panel : network.convolved;
+    if (groups > 1) team.wait();  // for rows of h that others make
+    if (of_rows.rank < of_rows.size) around.by_tiles(n, h, of_rows, of_panels, weight, network.packs_late, tile_block);
   }
 
  private:
@@ -281,6 +295,7 @@ class ImageTransform {
   const Lines<T, LANES> lines;
   T *const opened, *const mixed, *const quadrants, *const pooled;
   const Packed<T> one_panel;
+  const TileBlock<T> tile_block;
 };
 
 template <typename T, int LANES>

@@ -42,6 +42,7 @@ struct Packed {
       : Packed(columns, depth, (columns + WIDTH - 1) / WIDTH, pieces) {}
 
   int64_t panels() const { return (columns + WIDTH - 1) / WIDTH; }
+  int64_t columns_of(int64_t number) const { return std::min<int64_t>(WIDTH, columns - number * WIDTH); }
   T* panel(int64_t number) const { return values + number % kept * WIDTH * (depth + 1); }
   T* shift(int64_t number) const { return panel(number) + WIDTH * depth; }  // one a column, for SHIFT
 
@@ -163,18 +164,26 @@ void product_rows(const Product<T>& of, int64_t rows, std::integer_sequence<int,
     TILES[std::min<int64_t>(TILE_ROWS, rows - row) - 1](of, row);
 }
 
-// So many rows times one panel of the weight, to those of `c`, whose first column is the weight's. What is added is
+// So many rows times one panel of the weight, to those of `c`, whose first column is the panel's. What is added is
 // what those hold, or rows elsewhere.
+template <typename T>
+void multiply_panel(unsigned finish, const Part<T>* parts, const Part<T>* parts_end, int64_t rows,
+                    const Packed<T>& weight, int64_t panel, Rows<T> c, Rows<const T> onto = {}) {
+  if (!onto.first) onto = {c.first, c.step};
+  const int64_t columns = weight.columns_of(panel);
+  const Product<T> of{parts, parts_end, weight.panel(panel), weight.shift(panel), c, onto, columns, finish,
+                      panel == 0};
+  constexpr std::make_integer_sequence<int, TILE_ROWS> SIZES;
+  columns > Packed<T>::LANES ? product_rows<T, 2>(of, rows, SIZES) : product_rows<T, 1>(of, rows, SIZES);
+}
+
+// Likewise, where the first column of `c` and of what is added is the weight's.
 template <typename T>
 void multiply(unsigned finish, const Part<T>* parts, const Part<T>* parts_end, int64_t rows, const Packed<T>& weight,
               int64_t panel, Rows<T> c, Rows<const T> onto = {}) {
-  constexpr int64_t WIDTH = Packed<T>::WIDTH;
-  const int64_t first = panel * WIDTH, columns = std::min(WIDTH, weight.columns - first);
-  if (!onto.first) onto = {c.first, c.step};
-  const Product<T> of{parts, parts_end, weight.panel(panel), weight.shift(panel), {c.first + first, c.step},
-                      {onto.first + first, onto.step}, columns, finish, panel == 0};
-  constexpr std::make_integer_sequence<int, TILE_ROWS> SIZES;
-  columns > Packed<T>::LANES ? product_rows<T, 2>(of, rows, SIZES) : product_rows<T, 1>(of, rows, SIZES);
+  const int64_t first = panel * Packed<T>::WIDTH;
+  if (onto.first) onto.first += first;
+  multiply_panel(finish, parts, parts_end, rows, weight, panel, {c.first + first, c.step}, onto);
 }
 
 // The product with all panels, by so many rows that they stay in the cache while the panels pass.

@@ -1,0 +1,139 @@
+// Winograd's minimal filtering: a tile of 2x2 pixels that 3x3 kernels of stride 1 make takes 16 products a channel
+// instead of 36, at 4x4 points, of sums of the 4x4 pixels that it reads with sums of the kernel's weights:
+//
+//     Y = A^T ((G g G^T) * (B^T d B)) A
+//
+// The channels' sum is taken at the points, so that each of them is one product of matrices for all tiles.
+// Reference: Lavin, Gray, Fast Algorithms for Convolutional Neural Networks, arXiv 1509.09308, F(2x2, 3x3).
+
+#pragma once
+
+#include "products.hpp"
+
+namespace {
+
+constexpr int TILE = 2, TAPS = 3, READ = TILE + TAPS - 1;  // along each axis: pixels made, weights, pixels read
+constexpr int POINTS = READ * READ;
+
+// Along one axis, pixels d become B^T d.
+template <typename V>
+inline void pixels_to_points(V& d0, V& d1, V& d2, V& d3) {
+  const V sum = d1 + d2, difference = d2 - d1;
+  d0 -= d2;
+  d3 = d1 - d3;
+  d1 = sum;
+  d2 = difference;
+}
+
+// Weights g become G g.
+template <typename V>
+inline void weights_to_points(const V& g0, const V& g1, const V& g2, V& p0, V& p1, V& p2, V& p3) {
+  const V outer = (g0 + g2) / 2, inner = g1 / 2;
+  p0 = g0;
+  p1 = outer + inner;
+  p2 = outer - inner;
+  p3 = g2;
+}
+
+// Products m become the two pixels A^T m.
+template <typename V>
+inline void points_to_pixels(const V& m0, const V& m1, const V& m2, const V& m3, V& y0, V& y1) {
+  y0 = m0 + m1 + m2;
+  y1 = m1 - m2 - m3;
+}
+
+// In a panel the last nine rows of `depth` values a column, those of the taps, become those of all points: of the
+// first `length` inputs.
+template <typename T>
+void taps_to_points(const Packed<T>& weight, int64_t panel, int64_t depth, int64_t length) {
+  constexpr int LANES = Packed<T>::LANES, WIDTH = Packed<T>::WIDTH;
+  using V = typename Vector<T, LANES>::type;
+  const int64_t point = depth * WIDTH;
+  T* values = weight.panel(panel);
+  for (T* const end = values + length * WIDTH; values < end; values += LANES) {
+    V taps[TAPS][TAPS], half[READ][TAPS], points[READ][READ];
+#pragma GCC unroll 9
+    for (int tap = 0; tap < TAPS * TAPS; ++tap)
+      taps[tap / TAPS][tap % TAPS] = load<T, LANES>(values + (POINTS - TAPS * TAPS + tap) * point, LANES);
+#pragma GCC unroll 3
+    for (int i = 0; i < TAPS; ++i)
+      weights_to_points(taps[0][i], taps[1][i], taps[2][i], half[0][i], half[1][i], half[2][i], half[3][i]);
+#pragma GCC unroll 4
+    for (int i = 0; i < READ; ++i) {
+      V(&line)[READ] = points[i];
+      weights_to_points(half[i][0], half[i][1], half[i][2], line[0], line[1], line[2], line[3]);
+#pragma GCC unroll 4
+      for (int j = 0; j < READ; ++j) store<T, LANES>(line[j], values + (READ * i + j) * point, LANES);
+    }
+  }
+}
+
+// As many tiles as one thread makes at once: their input at all points, and its products with one panel of the weight.
+template <typename T>
+class TileBlock {
+ public:
+  static constexpr int LANES = Packed<T>::LANES, WIDTH = Packed<T>::WIDTH;
+  using V = typename Vector<T, LANES>::type;
+
+  // So many at once: rows enough for what a product reads of the weight.
+  static constexpr int64_t MOST = 56 / TILE_ROWS * TILE_ROWS;
+
+  // Rows and points lie apart by no power of two, for which the cache has few places. Without depth there are none.
+  TileBlock(int64_t depth, Pieces& pieces)
+      : depth(depth),
+        row((depth + LANES - 1) / LANES * LANES + LANES),
+        point(MOST * row + LANES),
+        inputs(pieces.take<T>(depth ? POINTS * point : 0)),
+        products(pieces.take<T>(depth ? MOST * POINTS * WIDTH : 0)) {}
+
+  // What a tile reads; null where it reaches beyond the map, which has zeros there.
+  void enter(int64_t tile, const T* const (&pixels)[READ][READ]) const {
+    T* to = inputs + tile * row;
+    for (int64_t channel = 0; channel < depth; channel += LANES, to += LANES) {
+      V d[READ][READ];
+#pragma GCC unroll 4
+      for (int i = 0; i < READ; ++i) {
+#pragma GCC unroll 4
+        for (int j = 0; j < READ; ++j)
+          d[i][j] = pixels[i][j] ? load<T, LANES>(pixels[i][j] + channel, depth - channel) : V{};
+        pixels_to_points(d[i][0], d[i][1], d[i][2], d[i][3]);
+      }
+#pragma GCC unroll 4
+      for (int j = 0; j < READ; ++j) {
+        pixels_to_points(d[0][j], d[1][j], d[2][j], d[3][j]);
+#pragma GCC unroll 4
+        for (int i = 0; i < READ; ++i) store<T, LANES>(d[i][j], to + (READ * i + j) * point, LANES);
+      }
+    }
+  }
+
+  // So many tiles with the first `length` inputs of one panel.
+  void multiply(int64_t tiles, int64_t length, const Packed<T>& weight, int64_t panel) const {
+    for (int64_t i = 0; i < POINTS; ++i) {
+      const Part<T> part{inputs + i * point, row, length, i * depth};
+      multiply_panel(STORE, &part, &part + 1, tiles, weight, panel, {products + i * WIDTH, POINTS * WIDTH});
+    }
+  }
+
+  // The pixels that a tile makes, of columns from this one of the panel on.
+  void leave(int64_t tile, int64_t column, V (&pixels)[TILE][TILE]) const {
+    const T* from = products + tile * POINTS * WIDTH + column;
+    V half[TILE][READ];
+#pragma GCC unroll 4
+    for (int j = 0; j < READ; ++j) {
+      V m[READ];
+#pragma GCC unroll 4
+      for (int i = 0; i < READ; ++i) m[i] = load<T, LANES>(from + (READ * i + j) * WIDTH, LANES);
+      points_to_pixels(m[0], m[1], m[2], m[3], half[0][j], half[1][j]);
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < TILE; ++i)
+      points_to_pixels(half[i][0], half[i][1], half[i][2], half[i][3], pixels[i][0], pixels[i][1]);
+  }
+
+ private:
+  const int64_t depth, row, point;
+  T *const inputs, *const products;
+};
+
+}  // namespace
