@@ -340,3 +340,14 @@ def test_a_small_zero_block_stays_in_one_convolution():
     assert not FFC2d(64, 64, 3, ratio=0.25).convolves_from_sides
     assert FFC2d(64, 64, 3, ratio=0.75).convolves_from_sides
     assert not FFC2d(64, 64, 3, ratio=0.75, global_to_local=False).convolves_from_sides
+
+
+@pytest.mark.parametrize("lfu", [True, False])
+@pytest.mark.parametrize("dims", [("w",), ("h",)])
+@pytest.mark.parametrize("grad", [True, False])
+def test_spectral_dims(grad, dims, lfu):
+    layer = FFC2d(16, 16, 3, padding=1, ratio=0.5, spectral_dims=dims, lfu=lfu).double().eval()
+    oracles.randomise_norms(layer)
+    x = torch.randn(2, 16, 6, 5, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
+    with torch.set_grad_enabled(grad):
+        torch.testing.assert_close(layer(x), oracles.ffc(layer, x), rtol=0, atol=1e-11)

@@ -2,8 +2,9 @@
 
 from ffconv.ops.axes import Axes
 from ffconv.ops.engines import set_transform_engine, transform_engine
-from ffconv.ops.ffc import FFC1d, FFC2d, FFC3d, FFCNd, split_channels
+from ffconv.ops.ffc import FFCNd, split_channels
 from ffconv.ops.fourier_unit import FourierUnit, LocalFourierUnit
+from ffconv.ops.layers import FFC1d, FFC2d, FFC3d
 from ffconv.ops.spectral_transform import SpectralTransform
 
 __all__ = [

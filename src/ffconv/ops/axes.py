@@ -40,6 +40,11 @@ class Axes:
         """Number of axes of the map."""
         return len(self.kernel_size)
 
+    @property
+    def are_of_planes(self) -> bool:
+        """Whether images are transformed, or frames of clips, and channels mixed at each pixel by itself."""
+        return self.spectral == (self.dims, self.dims + 1) and max(self.kernel_size) == 1
+
     def mixing(self, in_channels: int, out_channels: int, groups: int, **factory: Any) -> _ConvNd:
         """The convolution without bias that mixes channels and keeps the map's size."""
         local = any(size > 1 for size in self.kernel_size)

@@ -62,7 +62,7 @@ class FFCNd(nn.Module):
     gives the three convolutions as one. Each part is initialised by itself, kaiming normal with fan out; the
     bias, one for all channels, with zeros.
 
-    The class for maps of any number of axes; :class:`FFC1d`, :class:`FFC2d` and :class:`FFC3d` are it.
+    The class for maps of any number of axes; FFC1d, FFC2d and FFC3d of :mod:`ffconv.ops.layers` are it.
 
     Reference: Chi et al., NeurIPS 2020, Sec. 3.1, Fig. 1; defaults of the authors' code. For video Sec. 4.2:
     the transform is that of each frame, and the convolutions inside the Spectral Transform are 1 in space and
@@ -239,23 +239,32 @@ class FFCNd(nn.Module):
             y = self._one_call(self, x)
             if y is not None:
                 return y
+        return self._by_parts(x)
+
+    def _by_parts(self, x: Tensor) -> Tensor:
         if self.groups > 1 or self.in_local + self.out_local == 0:
             return self._add_bias(self._convolve_by_path(x))
         if self.spectral is None:
-            return self._convolve(self.pad(x), self.dense_weight(), self.bias)
+            return self._convolve(self._pad(x), self.dense_weight(), self.bias)
         if self.convolves_from_sides:
             return self._convolve_from_sides(x, self.spectral)
         x, x_global = fork_global(x, self.in_local)
-        y = self._convolve(self.pad(x), self.dense_weight(), self.bias)
+        y = self._convolve(self._pad(x), self.dense_weight(), self.bias)
         return self.spectral(x_global, y)
 
     @property
     def runs_in_one_call(self) -> bool:
         """Whether the layer is such as the compiled library computes as a whole in inference."""
-        return self.dims == 2 and self.groups == 1 and self.in_local + self.out_local > 0
+        of_images = self.dims == 2 or self.is_framewise
+        return of_images and self.groups == 1 and self.in_local + self.out_local > 0
+
+    @property
+    def is_framewise(self) -> bool:
+        """Whether the layer computes each frame of a clip by itself."""
+        return self.geometry.is_framewise and self.axes.are_of_planes
 
     def paths(self) -> Paths:
-        """The ordinary convolutions of a layer of images without groups."""
+        """The ordinary convolutions of a layer without groups."""
         weights = (self.weight_l2l, self.weight_l2g, self.weight_g2l)
         return Paths(*weights, self.bias, self.stride, self.pad.before, self.dilation)
 
@@ -272,15 +281,15 @@ class FFCNd(nn.Module):
         """One convolution of the local channels, one of the global ones."""
         x_local, x_global = split_sides(x, self.in_local)
         from_local = torch.cat([self.weight_l2l, self.weight_l2g])  # pyright: ignore
-        y = self._convolve(self.pad(x_local), from_local, self.bias)
-        y = add_to_local(y, self._convolve(self.pad(x_global), self.weight_g2l))  # pyright: ignore
+        y = self._convolve(self._pad(x_local), from_local, self.bias)
+        y = add_to_local(y, self._convolve(self._pad(x_global), self.weight_g2l))  # pyright: ignore
         return spectral(x_global, y)
 
     def _convolve_by_path(self, x: Tensor) -> Tensor:
         z = None if self.spectral is None else self.spectral(x[:, self.in_local :])
         if z is not None and self.in_local + self.out_local == 0:
             return z
-        x = self.pad(x)
+        x = self._pad(x)
         x_local, x_global = x[:, : self.in_local], x[:, self.in_local :]
         to_local = [
             self._convolve(part, weight)
@@ -291,6 +300,9 @@ class FFCNd(nn.Module):
         if z is not None:
             to_global.append(z)
         return torch.cat([sum(terms[1:], terms[0]) for terms in (to_local, to_global) if terms], dim=1)
+
+    def _pad(self, x: Tensor) -> Tensor:
+        return self.pad(x)
 
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         convolve = _CONVOLVE[self.dims]
@@ -368,43 +380,3 @@ class FFCNd(nn.Module):
         }
         text += "".join(f", {name}={value!r}" for name, value in changed.items())
         return text if self.bias is not None else f"{text}, bias=False"
-
-
-class FFC1d(FFCNd):
-    """Fast Fourier Convolution of sequences; all else is :class:`FFCNd`'s.
-
-    Shape:
-        x (N, C_in, L) -> (N, C_out, L_out), sizes as for ``nn.Conv1d``.
-    Example:
-        >>> FFC1d(64, 128, 3, stride=2, padding=1)(torch.zeros(1, 64, 15)).shape
-        torch.Size([1, 128, 8])
-    """
-
-    dims = 1
-
-
-class FFC2d(FFCNd):
-    """Fast Fourier Convolution of images; all else is :class:`FFCNd`'s.
-
-    Shape:
-        x (N, C_in, H, W) -> (N, C_out, H_out, W_out), sizes as for ``nn.Conv2d``.
-    Example:
-        >>> FFC2d(64, 128, 3, stride=2, padding=1)(torch.zeros(1, 64, 15, 9)).shape
-        torch.Size([1, 128, 8, 5])
-    """
-
-    dims = 2
-
-
-class FFC3d(FFCNd):
-    """Fast Fourier Convolution of videos, by default with the transform of each frame; all else is
-    :class:`FFCNd`'s.
-
-    Shape:
-        x (N, C_in, T, H, W) -> (N, C_out, T_out, H_out, W_out), sizes as for ``nn.Conv3d``.
-    Example:
-        >>> FFC3d(16, 32, (3, 1, 1), (1, 2, 2), (1, 0, 0))(torch.zeros(1, 16, 4, 15, 9)).shape
-        torch.Size([1, 32, 4, 8, 5])
-    """
-
-    dims = 3

@@ -86,12 +86,16 @@ def suits_sizes(x: Tensor, size: Sequence[int], *, local: bool) -> bool:
 def is_layer(conv: nn.Module | None, norm: nn.Module | None) -> bool:
     """Whether these are a 1x1 convolution and a norm such as these functions compute, and nobody looks
     between them."""
-    return is_mixing(conv) and type(norm) is nn.BatchNorm2d and norm.affine and not has_hooks(norm)
+    if not (type(norm) is nn.BatchNorm2d or type(norm) is nn.BatchNorm3d):
+        return False
+    return norm.affine and is_mixing(conv) and not has_hooks(norm)
 
 
 def is_mixing(conv: nn.Module | None) -> bool:
     """Whether this is a 1x1 convolution without groups and bias."""
-    if type(conv) is not nn.Conv2d or conv.groups > 1 or conv.kernel_size != (1, 1):
+    if not (type(conv) is nn.Conv2d or type(conv) is nn.Conv3d) or conv.groups > 1:
+        return False
+    if max(conv.kernel_size) > 1:
         return False
     return conv._parameters["bias"] is None and not has_hooks(conv)
 
@@ -121,7 +125,8 @@ def spectral_transform(
         onto: map to whose last channels the result is added; it is written to.
         layers: conv1 and bn1, the Fourier Unit's, and the Local Fourier Unit's if there is one; or a Fourier
             Unit's alone, of as many channels out as in.
-        weight: conv2's, (C_out, c, 1, 1); None for a Fourier Unit alone.
+        weight: conv2's, (C_out, c, 1, 1); None for a Fourier Unit alone. It and the layers' may have
+            another axis of size 1, as those for clips.
     Shape:
         x (N, C_in, H, W), onto (N, C, H, W) -> (N, C, H, W); without onto (N, C_out, H, W).
     Returns:
@@ -289,7 +294,7 @@ def _by_operations(
         conv, gamma, beta = flat[3 * number : 3 * number + 3]
         norm = norms[number]
         statistics = (None, None) if norm.by_batch else (norm.mean, norm.var)
-        y = F.batch_norm(F.conv2d(x, conv), *statistics, gamma, beta, norm.by_batch, 0.0, norm.eps)
+        y = F.batch_norm(F.conv2d(x, conv.flatten(3)), *statistics, gamma, beta, norm.by_batch, 0.0, norm.eps)
         return F.relu(y)
 
     def unit(x: Tensor, number: int) -> Tensor:
@@ -302,4 +307,4 @@ def _by_operations(
         part = parts_to_channels(h[:, : flat[3 * number].shape[1] // 8], _AXES) if number == 2 else h
         y = unit(part, number)
         mixed = mixed + (tile(y, _AXES, h.shape[2:]) if number == 2 else y)
-    return F.conv2d(mixed, weight)
+    return F.conv2d(mixed, weight.flatten(3))

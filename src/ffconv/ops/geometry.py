@@ -36,6 +36,21 @@ class Geometry:
         return tuple(span // 2 - before for span, (before, _) in zip(self.spans, self.pads, strict=True))
 
     @property
+    def is_framewise(self) -> bool:
+        """Whether it is one of clips that leaves time alone."""
+        if len(self.kernel_size) < 3:
+            return False
+        return (self.kernel_size[0], self.stride[0], self.pads[0]) == (1, 1, (0, 0))
+
+    def along(self, axes: int) -> Geometry:
+        """What it is along so many last axes."""
+        if axes == len(self.kernel_size):
+            return self
+        return Geometry(
+            self.kernel_size[-axes:], self.stride[-axes:], self.pads[-axes:], self.dilation[-axes:]
+        )
+
+    @property
     def covers_map(self) -> bool:
         """Whether output i sits on input i * stride and there are ceil(n / stride) of them."""
         return not any(self.offsets) and all(
@@ -96,6 +111,14 @@ class Padding:
             x = F.pad(x, pads, mode=mode)
         return x
 
+    def along(self, axes: int) -> Padding:
+        """What it is along so many last axes, if the others are not padded."""
+        if axes == len(self.before):
+            return self
+        steps = tuple((mode, pads[: 2 * axes]) for mode, pads in self.steps)
+        rest = self.rest if isinstance(self.rest, str) else self.rest[-axes:]
+        return Padding(steps, rest, self.before[-axes:])
+
 
 def aligned_avg_pool(x: Tensor, geometry: Geometry) -> Tensor:
     """Average pooling with the output grid of a convolution.
@@ -104,8 +127,9 @@ def aligned_avg_pool(x: Tensor, geometry: Geometry) -> Tensor:
     and o the geometry's offset, clipped to the map; an empty window gives 0.
 
     Shape:
-        x (N, C, *size) -> (N, C, *geometry.output_size(size)).
+        x (N, C, *size) -> (N, C, *geometry.output_size(size)); frames of a clip by its geometry in space.
     """
+    geometry = geometry.along(x.dim() - 2)
     stride, offsets = geometry.stride, geometry.offsets
     pooled_axes = any(s > 1 for s in stride)
     # Compiled, ceil_mode would be a guard on the size, and torch 2.15's inductor gives it a wrong gradient.

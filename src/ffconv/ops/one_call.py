@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
 from ffconv.ops import fused, layer_operator, native
+from ffconv.ops.frames import clips_of, frames_of
 from ffconv.ops.geometry import Geometry, Padding, aligned_avg_pool
 from ffconv.ops.native import Paths
 from ffconv.ops.spectral_transform import SpectralTransform
@@ -71,13 +72,31 @@ class OneCall:
 
         Args:
             layer: the module it belongs to.
-            x: (N, C_in, H, W), channels last in memory.
-            onto: (N, C_out, H_out, W_out), or None; added before the layer's ReLU, if it has one.
+            x: (N, C_in, H, W), channels last in memory; of a layer of clips that leaves time alone also
+                (N, C_in, T, H, W), of which a copy is made if it lies otherwise.
+            onto: (N, C_out, H_out, W_out), or None, or so with time; added before the layer's ReLU, if it has
+                one.
         Returns:
             (N, C_out, H_out, W_out), or None where the parts of the layer are to be called.
         """
         if torch.compiler.is_compiling():
             return layer_operator.call(self, layer, x, onto)
+        if len(layer.geometry.stride) == 3:
+            return self._of_clips(layer, x, onto)
+        return self._of_images(layer, x, onto)
+
+    def _of_clips(self, layer: Any, x: Tensor, onto: Tensor | None) -> Tensor | None:
+        if type(x) is not Tensor or not x.is_cpu or x.dim() != 5 or not _wants_values(layer, x):
+            return None  # before a copy is made
+        frames_onto = None
+        if onto is not None:
+            if onto.dim() != 5 or (len(onto), onto.shape[2]) != (len(x), x.shape[2]):
+                return None
+            frames_onto = frames_of(onto)
+        y = self._of_images(layer, frames_of(x), frames_onto)
+        return None if y is None else clips_of(y, like=x)
+
+    def _of_images(self, layer: Any, x: Tensor, onto: Tensor | None) -> Tensor | None:
         if not _is_map(x):
             self._ready = None  # on another device its memory would lie idle
             return None
@@ -90,9 +109,9 @@ class OneCall:
             return ready.run(x, onto)
 
     def _made_ready(self, layer: Any, x: Tensor) -> _Ready | None:
-        if _want_gradient([x, *layer._parameters.values()]) or not fused.may_be_used():
+        if not _wants_values(layer, x):
             return None
-        paths, size = layer.paths(), layer.geometry.output_size(x.shape[2:])
+        paths, size = layer.paths().of_frames(), layer.geometry.along(2).output_size(x.shape[2:])
         if x.shape[1] != layer.in_channels or min(size) < 1:  # of which the convolution tells
             return None
         if not native.takes(x) or _is_for_torch(paths, size):
@@ -105,7 +124,7 @@ class OneCall:
         if not fused.are_alike(x, *parts.tensors) or _want_gradient(parts.tensors):
             return None
         keep = self.keep_packed and parts.count_changes_only()
-        convolution = native.Convolution(layer.pad(x), size, paths, *spectral, keep_packed=keep)
+        convolution = native.Convolution(layer.pad.along(2)(x), size, paths, *spectral, keep_packed=keep)
         ready = _Ready(x, layer, parts, convolution)
         if keep or not convolution.copies:  # which would not follow the weights
             self._ready = ready
@@ -143,9 +162,9 @@ class _Ready:
 
     def __init__(self, x: Tensor, layer: _Layer, parts: _Parts, convolution: native.Convolution) -> None:
         self.size, self.dtype = x.shape[1:], x.dtype
-        self.pad, self.parts, self.convolution = layer.pad, parts, convolution
-        self.geometry = layer.geometry
-        self.pools = layer.spectral is not None and (bool(layer.pad.steps) or not layer.geometry.covers_map)
+        self.pad, self.geometry = layer.pad.along(2), layer.geometry.along(2)
+        self.parts, self.convolution = parts, convolution
+        self.pools = layer.spectral is not None and (bool(self.pad.steps) or not self.geometry.covers_map)
 
     def suits(self, x: Tensor) -> bool:
         """Whether it is ready for x, too, and the layer is as it was."""
@@ -241,6 +260,11 @@ def _is_for_torch(paths: Paths, size: Sequence[int]) -> bool:
         return False
     weights = sum(tensor.nbytes for tensor in paths[:3] if tensor is not None)
     return weights > _LARGEST and size[0] * size[1] >= _MANY
+
+
+def _wants_values(layer: nn.Module, x: Tensor) -> bool:
+    """Whether a result is wanted, and nobody who follows operations or asks for gradients is near."""
+    return fused.may_be_used() and not _want_gradient([x, *layer._parameters.values()])
 
 
 def _want_gradient(tensors: Iterable[Tensor | None]) -> bool:

@@ -62,6 +62,7 @@ class SpectralTransform(nn.Module):
         hidden = max(1, out_channels // 2)
         check_groups(groups, in_channels=in_channels, out_channels=out_channels, hidden_channels=hidden)
         ones = (1,) * axes.dims
+        self.axes = axes
         self.geometry = geometry or Geometry(ones, (stride,) * axes.dims, ((0, 0),) * axes.dims, ones)
         self.conv1 = axes.mixing(in_channels, hidden, groups, **factory)
         self.bn1 = axes.norm(hidden, **factory)
@@ -80,28 +81,44 @@ class SpectralTransform(nn.Module):
             self.lfu.reset_parameters()
 
     def forward(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
-        """The transform of x, or a map with it added to its last channels; that map is given away."""
+        """The transform of x, or a map with it added to its last channels; that map is given away.
+
+        If it is one of clips that leaves time alone, x and the map may also be their frames, as images.
+        """
         x = aligned_avg_pool(x, self.geometry)
         if fused.suits(x, local=self.lfu is not None):
             layers = self.layers_as_built()
             y = None if layers is None else fused.spectral_transform(x, onto, layers, self.conv2.weight)
             if y is not None:
                 return y
+        if type(x) is Tensor and x.dim() < self.axes.dims + 2:  # frames; the parts are for clips
+            z = self._by_parts(x.unsqueeze(2)).squeeze(2)
+        else:
+            z = self._by_parts(x)
+        return z if onto is None else add_to_global(onto, z)
+
+    def _by_parts(self, x: Tensor) -> Tensor:
+        """The transform of a pooled map."""
         h = F.relu(self.bn1(self.conv1(x)))
         mixed = h
         for unit in (self.fu, self.lfu):
             if unit is not None:
                 mixed = mixed + unit(h)
-        z = self.conv2(mixed)
-        return z if onto is None else add_to_global(onto, z)
+        return self.conv2(mixed)
+
+    @property
+    def is_as_built(self) -> bool:
+        """Whether this is no other transform, nobody looks at it or into it, and it is such as the compiled
+        library computes."""
+        return type(self) is SpectralTransform and not fused.has_hooks(self) and bool(self.layers_as_built())
 
     def layers_as_built(self) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]] | None:
         """conv1 and bn1, and those of the units, if nobody looks between the modules and none is another than
-        was built."""
+        was built; None also if it is none of planes."""
         # By the dictionaries: attributes of modules cost as much as a small transform.
         own = self._modules
         units = [own["fu"]] if self.lfu is None else [own["fu"], own["lfu"]]
-        if [type(unit) for unit in units] != _UNITS[: len(units)]:
+        if [type(unit) for unit in units] != _UNITS[: len(units)] or not self.axes.are_of_planes:
             return None
         layers: list[Any] = [(own["conv1"], own["bn1"])]
         layers += [(unit._modules["conv"], unit._modules["bn"]) for unit in units if unit is not None]

@@ -128,7 +128,7 @@ class InferenceFFC(nn.Module):
             self._one_call.forget()
 
     def paths(self) -> Paths:
-        """The ordinary convolutions of the layer, if it is one of images."""
+        """The ordinary convolutions of the layer."""
         conv: Any = self.conv
         local_in, local_out = self.in_local, self.out_local
         from_local = conv.weight[:, :local_in]

@@ -31,6 +31,14 @@ class Paths(NamedTuple):
     dilation: Sequence[int]
     relu: bool = False
 
+    def of_frames(self) -> Paths:
+        """Those of the frames of clips, if kernels are 1 in time; of images they themselves."""
+        if len(self.stride) == 2:
+            return self
+        l2l, l2g, g2l = (None if weight is None else weight.squeeze(2) for weight in self[:3])
+        stride, padding, dilation = self.stride[1:], self.padding[1:], self.dilation[1:]
+        return Paths(l2l, l2g, g2l, self.bias, stride, padding, dilation, self.relu)
+
     @property
     def kernel(self) -> Sequence[int]:
         """Height and width."""
