@@ -8,7 +8,7 @@ from torch import nn
 
 import golden
 import oracles
-from ffconv.ops import FourierUnit, SpectralTransform
+from ffconv.ops import FourierUnit, SpectralTransform, native
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5), (7, 6), (8, 8)])
@@ -76,3 +76,27 @@ def test_parts_that_do_not_go_together_are_refused(part, train):
     transform.set_submodule(part, new.train(train))
     with pytest.raises((RuntimeError, ValueError)):
         transform(torch.zeros(2, 8, 8, 8))
+
+
+@pytest.mark.skipif(not native.available(), reason="no C++ compiler on this machine")
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_under_autocast_it_runs_in_float32(dtype, training):
+    spectral = SpectralTransform(8, 12).train(training)
+    x = torch.randn(2, 8, 6, 4).to(dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
+    with torch.autocast("cpu", dtype):
+        y = spectral(x)
+    expected = spectral(x.float())
+    assert y.dtype == dtype
+    torch.testing.assert_close(y, expected.to(dtype), rtol=0, atol=0)
+    found, known = (
+        torch.autograd.grad(result.float().square().sum(), [x, *spectral.parameters()])
+        for result in (y, expected.to(dtype))
+    )
+    torch.testing.assert_close(found, known)
+
+
+@pytest.mark.skipif(not native.available(), reason="no C++ compiler on this machine")
+def test_under_autocast_a_float32_map_gives_what_a_convolution_gives():
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert SpectralTransform(8, 12).eval()(torch.randn(2, 8, 6, 4)).dtype == torch.bfloat16

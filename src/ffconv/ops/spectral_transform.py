@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ffconv.ops import fused
+from ffconv.ops import fused, native
 from ffconv.ops.axes import IMAGE, Axes
 from ffconv.ops.fourier_unit import FourierUnit, LocalFourierUnit, check_groups
 from ffconv.ops.geometry import Geometry, aligned_avg_pool
 from ffconv.ops.joining import add_to_global
+from ffconv.ops.onlookers import need_operations
 
 # What branches on sizes is one node for torch.fx.
 torch.fx.wrap("aligned_avg_pool")
@@ -24,6 +25,9 @@ class SpectralTransform(nn.Module):
 
         h = relu(bn1(conv1(pool(x))))        c = max(1, C_out // 2) channels
         y = conv2(h + fu(h) + lfu(h))        C_out channels
+
+    Precision: under autocast on the CPU all of it runs in float32, where the compiled library does it;
+    elsewhere the convolutions follow autocast.
 
     Reference: Chi et al., NeurIPS 2020, Sec. 3.3, Fig. 2 and 3.
     Deviation: sides that the stride does not divide are pooled over what is left of the last window, so that
@@ -85,6 +89,10 @@ class SpectralTransform(nn.Module):
 
         If it is one of clips that leaves time alone, x and the map may also be their frames, as images.
         """
+        if self._leaves_autocast(x):
+            with torch.autocast("cpu", enabled=False):
+                z = self.forward(x.float()).to(torch.get_autocast_dtype("cpu"))
+            return z if onto is None else add_to_global(onto, z)
         x = aligned_avg_pool(x, self.geometry)
         if fused.suits(x, local=self.lfu is not None):
             layers = self.layers_as_built()
@@ -96,6 +104,15 @@ class SpectralTransform(nn.Module):
         else:
             z = self._by_parts(x)
         return z if onto is None else add_to_global(onto, z)
+
+    def _leaves_autocast(self, x: Tensor) -> bool:
+        """Whether autocast would have the compiled library's work done by operations, and less exactly."""
+        if type(x) is not Tensor or not x.is_cpu or torch.compiler.is_compiling():
+            return False
+        if not torch.is_autocast_enabled("cpu") or need_operations() or not native.available():
+            return False
+        layers = self.layers_as_built()
+        return layers is not None and layers[0][0].weight.dtype == torch.float32
 
     def _by_parts(self, x: Tensor) -> Tensor:
         """The transform of a pooled map."""
