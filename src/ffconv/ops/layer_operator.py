@@ -56,9 +56,9 @@ def call(caller: Caller, layer: Any, x: Tensor, onto: Tensor | None) -> Tensor |
     if not fused.suits(x, local=False) or layer.training or fused.has_hooks(layer):
         return None
     size = layer.geometry.output_size(x.shape[2:])
-    if x.shape[1] != layer.in_channels or min(size) < 1:  # of which the convolution tells
+    if x.shape[1] != layer.in_channels or any(side < 1 for side in size):  # of which the convolution tells
         return None
-    if onto is not None and not _is_map(onto, (len(x), layer.out_channels, *size), x.dtype):
+    if onto is not None and not _is_map(onto, (x.shape[0], layer.out_channels, *size), x.dtype):
         return None
     # A graph looks at what is looked at here before each call. Lists of tensors take long; of layers whose
     # weights stay packed, no tensor may take another's place.
@@ -110,4 +110,4 @@ def _are_own(caller: Caller, layer: nn.Module, tensors: Sequence[Tensor]) -> boo
 def _(x: Tensor, onto: Tensor | None, tensors: Sequence[Tensor], name: str) -> Tensor:
     layer = _callers[name].layer()
     height, width = layer.geometry.output_size(x.shape[2:])
-    return x.new_empty(len(x), height, width, layer.out_channels).permute(0, 3, 1, 2)
+    return x.new_empty(x.shape[0], height, width, layer.out_channels).permute(0, 3, 1, 2)
