@@ -234,7 +234,8 @@ def test_exporters_are_silent(
     with caplog.at_level(logging.INFO):
         write(network, tmp_path / "x.onnx", transform="fft", opset=17)
     printed = capfd.readouterr()
-    assert (printed.out, printed.err, caplog.records) == ("", "", [])
+    theirs = [record for record in caplog.records if not record.name.startswith("ffconv.")]
+    assert (printed.out, printed.err, theirs) == ("", "", [])
 
 
 def test_operators_inside_branches_are_counted():

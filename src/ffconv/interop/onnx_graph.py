@@ -14,6 +14,7 @@ from torch.export import ExportedProgram
 from ffconv.errors import InputError, require
 from ffconv.interop.export_torch import quiet, said_in_one_line
 from ffconv.interop.onnx_opset import OLDEST, lower_opset
+from ffconv.interop.onnx_simplify import simplify
 
 NEWEST = 23
 _OLDEST_OF_EXPORTER = 18
@@ -81,9 +82,11 @@ def onnx_model(program: ExportedProgram, network: torch.nn.Module, names: Names,
             opset_version=max(opset, _OLDEST_OF_EXPORTER),
             custom_translation_table={torch.ops.aten.remainder.Scalar: _remainder},
             verbose=False,
+            optimize=False,
         )
-    if written is None:
-        raise InputError(f"{type(network).__name__} cannot be exported: the exporter gave nothing")
+        if written is None:
+            raise InputError(f"{type(network).__name__} cannot be exported: the exporter gave nothing")
+        simplify(written.model)
     model = written.model_proto
     _name_axes(model, names)
     lower_opset(model, opset)
