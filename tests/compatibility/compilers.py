@@ -92,13 +92,6 @@ def traced(family: Family) -> None:
         torch.testing.assert_close(torch.jit.trace(network, x)(x), network(x), rtol=1e-4, atol=1e-4)
 
 
-def scripted(family: Family) -> None:
-    """torch.jit.script."""
-    network, x = family.network().eval(), family.input()
-    with torch.no_grad():
-        torch.testing.assert_close(torch.jit.script(network)(x), network(x), rtol=1e-4, atol=1e-4)
-
-
 def symbolically_traced(family: Family) -> None:
     """A graph of torch.fx, for other sizes than it was made with."""
     network = family.network().eval()

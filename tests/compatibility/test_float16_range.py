@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector
 
 from ffconv.models.lama_layers import FourierOptions, LamaFourierUnit
 from ffconv.ops import FFC2d, FourierUnit, LocalFourierUnit, SpectralTransform
@@ -46,6 +48,16 @@ LAYERS = {
     "LaMa's unit, fft_norm=backward": lambda: LamaFourierUnit(4, FourierOptions(fft_norm="backward")),
 }
 
+NETWORKS = {
+    "FFC-ResNet": lambda: timm.create_model(
+        "ffc_resnet18", layers=(1, 1, 1, 1), channels=(16, 16, 16, 16), in_chans=4, num_classes=5
+    ),
+    "LaMa": lambda: timm.create_model("lama_generator", width=4, blocks=1),
+}
+#: A convolution of stride 2 makes a constant map of a checkerboard. Its variance is what was rounded, so that
+#: the norm behind divides it by the root of its eps of 1e-5 and makes it some 300 times larger.
+_WITHIN = {("LaMa", "checkerboard"): 0.2}
+
 
 @pytest.mark.parametrize("kind", MAPS)
 @pytest.mark.parametrize("name", LAYERS)
@@ -65,7 +77,52 @@ def test_whole_network(name: str, kind: str) -> None:
     _assert_near(layer.half()(x.half()), expected)
 
 
-def _assert_near(y: Tensor, expected: Tensor) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", MAPS)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_step_of_a_network(name: str, kind: str) -> None:
+    """Output, loss and every gradient, by way of a scaled loss as in training."""
+    network, x = NETWORKS[name](), image(kind, 4)
+    expected = copy.deepcopy(network)(x).detach()
+    with torch.autocast("cpu", torch.float16):
+        y = network(x)
+    _assert_near(y.detach(), expected, _WITHIN.get((name, kind), 0.02))
+    torch.amp.GradScaler("cpu", init_scale=256.0).scale(y.float().square().mean()).backward()
+    gradients = _gradients(network)
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    assert any(gradient.any() for gradient in gradients)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
+def test_gradients_are_near_those_of_float32(name: str) -> None:
+    """All of them together; of random maps, as those of the others cancel in the norms."""
+    network, x = NETWORKS[name](), image("random", 4)
+    twin = copy.deepcopy(network)
+    twin(x).square().mean().backward()
+    with torch.autocast("cpu", torch.float16):
+        y = network(x)
+    (256 * y.float().square().mean()).backward()
+    ours, theirs = (parameters_to_vector(_gradients(each)) for each in (network, twin))
+    assert (ours / 256 - theirs).norm() < 0.2 * theirs.norm()
+
+
+@pytest.mark.parametrize("kind", MAPS)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_in_half_precision(name: str, kind: str) -> None:
+    network, x = NETWORKS[name](), image(kind, 4)
+    with torch.no_grad():
+        expected = copy.deepcopy(network)(x)
+        _assert_near(network.half()(x.half()), expected, _WITHIN.get((name, kind), 0.02))
+
+
+def _gradients(network: nn.Module) -> list[Tensor]:
+    gradients = [p.grad for p in network.parameters() if p.grad is not None]
+    assert len(gradients) == len(list(network.parameters()))
+    return gradients
+
+
+def _assert_near(y: Tensor, expected: Tensor, share: float = 0.02) -> None:
     assert y.isfinite().all()
     error = (y.float() - expected).square().mean().sqrt()
-    assert error < 0.02 * expected.square().mean().sqrt()
+    assert error < share * expected.square().mean().sqrt()
