@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import timm
 import torch
@@ -167,3 +169,17 @@ def test_compiled_it_computes_the_same():
     compiled = torch.compile(network, fullgraph=True)
     with torch.no_grad():
         torch.testing.assert_close(compiled(x), network(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_compiled_it_trains_the_same():
+    network = timm.create_model("lama_generator", width=8, downsamplings=2, blocks=1)
+    x = torch.rand(2, 4, 32, 32)
+    twin = copy.deepcopy(network)
+    y, expected = torch.compile(network, fullgraph=True)(x), twin(x)
+    torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-5)
+    y.square().mean().backward()
+    expected.square().mean().backward()
+    ours, theirs = ([p.grad for p in each.parameters()] for each in (network, twin))
+    scale = max(float(gradient.abs().max()) for gradient in theirs)
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4 * scale)
