@@ -79,11 +79,10 @@ class OneCall:
         Returns:
             (N, C_out, H_out, W_out), or None where the parts of the layer are to be called.
         """
-        if torch.compiler.is_compiling():
-            return layer_operator.call(self, layer, x, onto)
-        if len(layer.geometry.stride) == 3:
-            return self._of_clips(layer, x, onto)
-        return self._of_images(layer, x, onto)
+        of_clips, compiling = len(layer.geometry.stride) == 3, torch.compiler.is_compiling()
+        if of_clips:
+            return None if compiling else self._of_clips(layer, x, onto)
+        return layer_operator.call(self, layer, x, onto) if compiling else self._of_images(layer, x, onto)
 
     def _of_clips(self, layer: Any, x: Tensor, onto: Tensor | None) -> Tensor | None:
         if type(x) is not Tensor or not x.is_cpu or x.dim() != 5 or not _wants_values(layer, x):
