@@ -254,10 +254,10 @@ def test_prepared_with_its_shortcut_it_is_one_call(memory_format: torch.memory_f
     torch.testing.assert_close(y, nn.functional.relu(oracles.ffc(ffc, x) + other), **CLOSE)
 
 
-def test_what_is_added_in_a_prepared_layer_may_be_one_frame() -> None:
+@pytest.mark.parametrize("other", [torch.ones(2, 24, 1, 6, 5).double(), torch.ones(1, 1).double(), 3])
+def test_what_is_added_in_a_prepared_layer_may_be_less_than_a_clip(other: Any) -> None:
     ffc, x = layer(), clip()
     expected = oracles.ffc(ffc, x)
-    other = torch.ones_like(expected[:, :, :1])
     torch.testing.assert_close(fuse(Shortcut(ffc))(x, other), nn.functional.relu(expected + other), **CLOSE)
 
 

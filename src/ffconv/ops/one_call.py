@@ -89,7 +89,9 @@ class OneCall:
             return None  # before a copy is made
         frames_onto = None
         if onto is not None:
-            if onto.dim() != 5 or (len(onto), onto.shape[2]) != (len(x), x.shape[2]):
+            if type(onto) is not Tensor or onto.dim() != 5:
+                return None
+            if len(onto) != len(x) or onto.shape[2] != x.shape[2]:
                 return None
             frames_onto = frames_of(onto)
         y = self._of_images(layer, frames_of(x), frames_onto)
