@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from ffconv.ops import native
+from ffconv.ops import one_call
 
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
-    """Sizes of the maps that went the short way."""
+    """Sizes of the maps of which a whole layer was made by one call."""
     made: list[tuple[int, ...]] = []
-    run = native.Convolution.__call__
+    run = one_call._Ready.run
 
-    def counted(self: native.Convolution, x: Tensor, *others: Tensor | None) -> Tensor:
+    def counted(self: Any, x: Tensor, onto: Tensor | None) -> Tensor:
         made.append(tuple(x.shape))
-        return run(self, x, *others)
+        return run(self, x, onto)
 
-    monkeypatch.setattr(native.Convolution, "__call__", counted)
+    monkeypatch.setattr(one_call._Ready, "run", counted)
     return made
 
 

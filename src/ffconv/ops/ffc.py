@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ffconv.ops import tiles
 from ffconv.ops.axes import AXIS_NAMES, Axes, spectral_axes
 from ffconv.ops.fourier_unit import check_groups
 from ffconv.ops.geometry import Geometry, Padding
@@ -245,12 +246,9 @@ class FFCNd(nn.Module):
         if self.groups > 1 or self.in_local + self.out_local == 0:
             return self._add_bias(self._convolve_by_path(x))
         if self.spectral is None:
-            return self._convolve(self._pad(x), self.dense_weight(), self.bias)
-        if self.convolves_from_sides:
-            return self._convolve_from_sides(x, self.spectral)
+            return self._convolve_all(x)
         x, x_global = fork_global(x, self.in_local)
-        y = self._convolve(self._pad(x), self.dense_weight(), self.bias)
-        return self.spectral(x_global, y)
+        return self.spectral(x_global, self._convolve_all(x))
 
     @property
     def runs_in_one_call(self) -> bool:
@@ -277,13 +275,22 @@ class FFCNd(nn.Module):
             return False
         return zero_block_costs(self.in_global * self.out_global, self.in_channels * self.out_channels)
 
-    def _convolve_from_sides(self, x: Tensor, spectral: SpectralTransform) -> Tensor:
+    def _convolve_all(self, x: Tensor) -> Tensor:
+        """The ordinary convolutions together."""
+        y = tiles.convolve(self, x)
+        if y is not None:
+            return y
+        x = self._pad(x)
+        if self.convolves_from_sides:
+            return self._convolve_from_sides(x)
+        return self._convolve(x, self.dense_weight(), self.bias)
+
+    def _convolve_from_sides(self, x: Tensor) -> Tensor:
         """One convolution of the local channels, one of the global ones."""
         x_local, x_global = split_sides(x, self.in_local)
         from_local = torch.cat([self.weight_l2l, self.weight_l2g])  # pyright: ignore
-        y = self._convolve(self._pad(x_local), from_local, self.bias)
-        y = add_to_local(y, self._convolve(self._pad(x_global), self.weight_g2l))  # pyright: ignore
-        return spectral(x_global, y)
+        y = self._convolve(x_local, from_local, self.bias)
+        return add_to_local(y, self._convolve(x_global, self.weight_g2l))  # pyright: ignore
 
     def _convolve_by_path(self, x: Tensor) -> Tensor:
         z = None if self.spectral is None else self.spectral(x[:, self.in_local :])

@@ -79,7 +79,7 @@ class _Fork(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, local: int) -> tuple[Tensor, Tensor]:
         ctx.local = local
-        return x.view_as(x), x[:, local:]
+        return x[...], x[:, local:]  # view_as gives a single image other strides, that padding is slow for
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:

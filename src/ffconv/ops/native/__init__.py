@@ -1,7 +1,8 @@
 """Fourier transforms and Spectral Transforms on the CPU, compiled on first use by the machine's compiler."""
 
-from ffconv.ops.native.convolution import Convolution, Paths
+from ffconv.ops.native.convolution import Convolution, pays_in_tiles
 from ffconv.ops.native.inference import spectral_transform
+from ffconv.ops.native.paths import Paths
 from ffconv.ops.native.training import Gradients, Layer, backward, forward
 from ffconv.ops.native.transforms import (
     are_rows_adjacent,
@@ -23,6 +24,7 @@ __all__ = [
     "backward",
     "forward",
     "irfft2",
+    "pays_in_tiles",
     "rfft2",
     "rows_adjacent",
     "spectral_transform",

@@ -12,12 +12,12 @@
 
 namespace {
 
-// A convolution's weight: that of input channel i at tap t for output channel o is at values[o * output + t * tap + i].
-// Null if the convolution is missing.
+// A convolution's weight: that of input channel i at tap t for output channel o is at
+// values[o * output + t * tap + i * input]. Null if the convolution is missing.
 template <typename T>
 struct Filters {
   const T* values;
-  int64_t output, tap;
+  int64_t output, tap, input;
 };
 
 // What a convolution does along one axis of the map; `outputs` is the size of the result.
@@ -51,6 +51,30 @@ struct Map {
   }
 };
 
+// A square of pixels of image n of a map, as far as they lie on it, or null.
+template <typename T, int SIDE>
+void window(const Map<const T>& map, int64_t height, int64_t width, int64_t n, int64_t top, int64_t left,
+            const T* (&pixels)[SIDE][SIDE]) {
+  for (int64_t i = 0; i < SIDE; ++i)
+    for (int64_t j = 0; j < SIDE; ++j) {
+      const int64_t row = top + i, column = left + j;
+      const bool inside = row >= 0 && row < height && column >= 0 && column < width;
+      pixels[i][j] = inside ? map.at(n, row, column) : nullptr;
+    }
+}
+
+// The tiles of a result of so many pixels, row by row.
+struct TileGrid {
+  int64_t height, width;
+
+  int64_t rows() const { return (height + TILE - 1) / TILE; }
+  int64_t across() const { return (width + TILE - 1) / TILE; }
+  int64_t tiles() const { return rows() * across(); }
+  // The first pixel that a tile makes.
+  int64_t top(int64_t number) const { return number / across() * TILE; }
+  int64_t left(int64_t number) const { return number % across() * TILE; }
+};
+
 // The maps of one call. `pooled` is the input of the Spectral Transform: if it is missing, the means of the global
 // channels of x in windows of the stride. `onto` may be missing, too.
 template <typename T>
@@ -71,17 +95,20 @@ struct ConvolutionJob {
   int64_t relu;   // whether all of y then goes through one
 };
 
-// Whether tiles, see winograd.hpp, save more than their larger weights cost when so many images have them packed once,
-// and enough channels share the way to the points and back.
+// Whether tiles, see winograd.hpp, can make them.
 template <typename T>
-bool pays_in_tiles(const ConvolutionJob<T>& job, int64_t images) {
-  constexpr int64_t COSTS = 800;  // in multiply-adds a weight, by measurement
+bool suits_tiles(const ConvolutionJob<T>& job) {
   const auto suits = [](const Axis& of) { return of.kernel == TAPS && of.stride == 1 && of.dilation == 1; };
-  const int64_t height = job.height.outputs, width = job.width.outputs;
-  const int64_t tiles = ((height + TILE - 1) / TILE) * ((width + TILE - 1) / TILE);
-  const int64_t saved = TAPS * TAPS * height * width - POINTS * tiles;
-  return suits(job.height) && suits(job.width) && images * saved >= COSTS &&
-         std::min(job.local_in + job.global_in, job.local_out + job.global_out) >= Packed<T>::WIDTH;
+  return suits(job.height) && suits(job.width);
+}
+
+// Whether tiles save more than their larger weights cost when so many images of a result have them packed once, and
+// enough channels share the way to the points and back.
+template <typename T>
+bool pays_in_tiles(int64_t height, int64_t width, int64_t inputs, int64_t outputs, int64_t images) {
+  constexpr int64_t COSTS = 800;  // in multiply-adds a weight, by measurement
+  const int64_t saved = TAPS * TAPS * height * width - POINTS * TileGrid{height, width}.tiles();
+  return images * saved >= COSTS && std::min(inputs, outputs) >= Packed<T>::WIDTH;
 }
 
 // The convolutions of a job, or none, and the mixing of `hidden` channels into the global ones of the result, with
@@ -94,17 +121,19 @@ class Convolutions {
   // For so many images with the same packed weights.
   Convolutions(const ConvolutionJob<T>* job, const ConvolutionMaps<T>* maps, const T* mixing, int64_t hidden,
                int64_t images)
-      : tiled(job && pays_in_tiles(*job, images)),
-        job(job),
+      : job(job),
         maps(maps),
         mixing(mixing),
+        grid{job ? job->height.outputs : 0, job ? job->width.outputs : 0},
         hidden(hidden),
-        taps(job ? job->height.kernel * job->width.kernel : 0),
-        places(tiled ? POINTS : taps),
         depth(job ? job->local_in + job->global_in : 0),
-        columns(job ? job->local_out + job->global_out : 0) {}
+        columns(job ? job->local_out + job->global_out : 0),
+        tiled(job && suits_tiles(*job) && pays_in_tiles<T>(grid.height, grid.width, depth, columns, images)),
+        taps(job ? job->height.kernel * job->width.kernel : 0),
+        places(tiled ? POINTS : taps) {}
 
   explicit operator bool() const { return job; }
+  bool by_tiles() const { return tiled; }  // or by taps
 
   int64_t panels() const { return (columns + Packed<T>::WIDTH - 1) / Packed<T>::WIDTH; }
   // For so many panels of the weight at a time.
@@ -119,7 +148,7 @@ class Convolutions {
   }
 
   // Whether a thread passes each panel once an image, and not once for each block of tiles.
-  bool passes_once() const { return !tiled || tile_rows() * tiles_across() <= TileBlock<T>::MOST; }
+  bool passes_once() const { return !tiled || grid.tiles() <= TileBlock<T>::MOST; }
 
   bool pools() const { return job && !maps->pooled.values && job->height.stride * job->width.stride > 1; }
   int64_t pooled_row() const { return job ? job->width.outputs * job->global_in : 0; }
@@ -148,7 +177,7 @@ class Convolutions {
       if (has_local(panel)) pack_path(weight, panel, tap, job->g2l, {}, place + job->local_in, job->global_in);
     }
     if (tiled) taps_to_points(weight, panel, depth, inputs_of(panel));
-    if (has_global(panel)) pack_path(weight, panel, 0, {}, {mixing, hidden, 0}, places * depth, hidden);
+    if (has_global(panel)) pack_path(weight, panel, 0, {}, {mixing, hidden, 0, 1}, places * depth, hidden);
   }
 
   // Rows of the result of image n, from `row` to before `end`, and so of the weight's panels. The hidden channels lie
@@ -173,10 +202,10 @@ class Convolutions {
   }
 
   // The same by tiles: this thread's part of their rows, and of the panels, which may have to be packed.
-  void by_tiles(int64_t n, const T* h, const Team& of_rows, const Team& of_panels, Packed<T>& weight, bool packs,
+  void tiles(int64_t n, const T* h, const Team& of_rows, const Team& of_panels, Packed<T>& weight, bool packs,
                 const TileBlock<T>& block) const {
-    const int64_t end = of_rows.end(tile_rows()) * tiles_across();
-    for (int64_t first = of_rows.first(tile_rows()) * tiles_across(); first < end; first += TileBlock<T>::MOST) {
+    const int64_t end = of_rows.end(grid.rows()) * grid.across();
+    for (int64_t first = of_rows.first(grid.rows()) * grid.across(); first < end; first += TileBlock<T>::MOST) {
       const int64_t count = std::min(TileBlock<T>::MOST, end - first);
       for (int64_t tile = 0; tile < count; ++tile) enter(n, first + tile, block, tile);
       of_panels.deal(panels(), [&](int64_t panel) {
@@ -187,8 +216,6 @@ class Convolutions {
       });
     }
   }
-
-  const bool tiled;  // or by taps
 
  private:
   // Pixels of the result, side by side or one below the other, that have the same taps.
@@ -212,7 +239,7 @@ class Convolutions {
       const Filters<T>& path = local ? to_local : to_global;
       const T* values = path.values;
       if (values) values += (local ? c : c - job->local_out) * path.output + tap * path.tap;
-      return PackedColumn<T>{values, 1, job->bias ? job->bias[c] : T(0)};
+      return PackedColumn<T>{values, 1, job->bias ? job->bias[c] : T(0), path.input};
     };
     weight.pack(panel, length, column, [&](int64_t k) { return place + k; });
   }
@@ -262,22 +289,11 @@ class Convolutions {
     }
   }
 
-  int64_t tile_rows() const { return (job->height.outputs + TILE - 1) / TILE; }
-  int64_t tiles_across() const { return (job->width.outputs + TILE - 1) / TILE; }
-  // The first pixel that the tile of this number makes, row by row.
-  int64_t top_of(int64_t number) const { return number / tiles_across() * TILE; }
-  int64_t left_of(int64_t number) const { return number % tiles_across() * TILE; }
-
   void enter(int64_t n, int64_t number, const TileBlock<T>& block, int64_t tile) const {
     const Axis &height = job->height, &width = job->width;
-    const int64_t top = top_of(number), left = left_of(number);
     const T* pixels[READ][READ];
-    for (int64_t i = 0; i < READ; ++i)
-      for (int64_t j = 0; j < READ; ++j) {
-        const int64_t row = top - height.padding + i, column = left - width.padding + j;
-        const bool inside = row >= 0 && row < height.size && column >= 0 && column < width.size;
-        pixels[i][j] = inside ? maps->x.at(n, row, column) : nullptr;
-      }
+    window(maps->x, height.size, width.size, n, grid.top(number) - height.padding, grid.left(number) - width.padding,
+           pixels);
     block.enter(tile, pixels);
   }
 
@@ -286,7 +302,7 @@ class Convolutions {
              int64_t tile) const {
     constexpr int LANES = Packed<T>::LANES;
     using V = typename Vector<T, LANES>::type;
-    const int64_t top = top_of(number), left = left_of(number);
+    const int64_t top = grid.top(number), left = grid.left(number);
     const int64_t bottom = std::min(top + TILE, job->height.outputs), right = std::min(left + TILE, job->width.outputs);
     const bool ends = job->relu && !mixes(panel);
     for (int64_t lane = 0; lane < weight.columns_of(panel); lane += LANES) {
@@ -299,7 +315,7 @@ class Convolutions {
           const T* onto = maps->onto.at(n, row, w);
           V value = pixels[row - top][w - left] + shift;
           if (onto) value += load<T, LANES>(onto + column, count);
-          if (ends) value = value < V{} ? V{} : value;  // which keeps NaN, as ReLU does
+          if (ends) value = rectified(value);
           store<T, LANES>(value, maps->y.at(n, row, w) + column, count);
         }
     }
@@ -310,8 +326,8 @@ class Convolutions {
     const Map<const T> of_hidden{h, {0, job->width.outputs * hidden, hidden}};
     const unsigned finish = ADD | (job->relu ? RELU : STORE);
     for (int64_t number = first, next; number < end; number = next) {
-      next = std::min(end, (number / tiles_across() + 1) * tiles_across());
-      const int64_t top = top_of(number), left = left_of(number);
+      next = std::min(end, (number / grid.across() + 1) * grid.across());
+      const int64_t top = grid.top(number), left = grid.left(number);
       const int64_t bottom = std::min(top + TILE, job->height.outputs);
       const int64_t pixels = std::min((next - number) * TILE, job->width.outputs - left);
       for (int64_t row = top; row < bottom; ++row) {
@@ -324,7 +340,10 @@ class Convolutions {
   const ConvolutionJob<T>* job;
   const ConvolutionMaps<T>* maps;
   const T* mixing;
-  const int64_t hidden, taps, places, depth, columns;
+  const TileGrid grid;
+  const int64_t hidden, depth, columns;
+  const bool tiled;
+  const int64_t taps, places;
 };
 
 }  // namespace

@@ -5,70 +5,14 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ffconv.ops.native.inference import spectral_transform_job
+from ffconv.ops.native.paths import Paths
 from ffconv.ops.native.transforms import compiled
-
-
-class Paths(NamedTuple):
-    """The ordinary convolutions of an FFC without groups, and what comes behind.
-
-    Shape:
-        l2l (C_out_l, C_in_l, *kernel), l2g (C_out_g, C_in_l, *kernel), g2l (C_out_l, C_in_g, *kernel), each
-        None where there is none, but not all three; bias (C_out,) or None.
-    """
-
-    l2l: Tensor | None
-    l2g: Tensor | None
-    g2l: Tensor | None
-    bias: Tensor | None
-    stride: Sequence[int]
-    padding: Sequence[int]  # zeros above and to the left
-    dilation: Sequence[int]
-    relu: bool = False
-
-    def of_frames(self) -> Paths:
-        """Those of the frames of clips, if kernels are 1 in time; of images they themselves."""
-        if len(self.stride) == 2:
-            return self
-        l2l, l2g, g2l = (None if weight is None else weight.squeeze(2) for weight in self[:3])
-        stride, padding, dilation = self.stride[1:], self.padding[1:], self.dilation[1:]
-        return Paths(l2l, l2g, g2l, self.bias, stride, padding, dilation, self.relu)
-
-    @property
-    def kernel(self) -> Sequence[int]:
-        """Height and width."""
-        return next(weight.shape[2:] for weight in self[:3] if weight is not None)
-
-    def fit(self, global_in: int, last: Tensor | None) -> bool:
-        """Whether the sizes of all go together, and with a Spectral Transform's last weight."""
-        local_in, local_out = self.local_in, self.local_out
-        to_global = self.l2g if last is None else last
-        global_out = 0 if to_global is None else to_global.shape[0]
-        sizes = ((local_out, local_in), (global_out, local_in), (local_out, global_in))
-        paths = zip(self[:3], sizes, strict=True)
-        fit = all(path is None or path.shape == (*size, *self.kernel) for path, size in paths)
-        return fit and (self.bias is None or len(self.bias) == local_out + global_out)
-
-    @property
-    def suit_tiles(self) -> bool:
-        """Whether they are of the kind that the library makes by tiles where maps are large enough."""
-        geometry = (self.kernel, self.stride, self.dilation)
-        return all(tuple(numbers) == (side, side) for numbers, side in zip(geometry, (3, 1, 1), strict=True))
-
-    @property
-    def local_in(self) -> int:
-        """Local channels of the map."""
-        return next((weight.shape[1] for weight in (self.l2l, self.l2g) if weight is not None), 0)
-
-    @property
-    def local_out(self) -> int:
-        """Local channels of the result."""
-        return next((weight.shape[0] for weight in (self.l2l, self.g2l) if weight is not None), 0)
 
 
 class _Axis(ctypes.Structure):
@@ -82,14 +26,21 @@ class _Axis(ctypes.Structure):
 class _Filters(ctypes.Structure):
     """The structure Filters in convolution.hpp."""
 
-    _fields_ = [("values", ctypes.c_void_p), ("output", ctypes.c_int64), ("tap", ctypes.c_int64)]
+    _fields_ = [
+        ("values", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("output", "tap", "input")),
+    ]
 
     @classmethod
-    def of(cls, weight: Tensor | None) -> _Filters:
+    def of(cls, weight: Tensor | None, turned: bool) -> _Filters:
         if weight is None:
             return cls()
-        output, _, row, tap = weight.stride()
-        return cls(weight.data_ptr(), output, tap if weight.shape[3] > 1 else row)
+        output, channel, row, tap = weight.stride()
+        tap = tap if weight.shape[3] > 1 else row
+        if not turned:
+            return cls(weight.data_ptr(), output, tap, channel)
+        last = (weight.shape[2] * weight.shape[3] - 1) * tap
+        return cls(weight.data_ptr() + last * weight.element_size(), output, -tap, channel)
 
 
 class _ConvolutionJob(ctypes.Structure):
@@ -104,16 +55,29 @@ class _ConvolutionJob(ctypes.Structure):
     ]
 
 
+def _map_fields(*names: str) -> list[tuple[str, Any]]:
+    """Of structures Map in convolution.hpp."""
+    fields = ("values", ctypes.c_void_p), *((name, ctypes.c_int64) for name in ("image", "row", "pixel"))
+    return [(f"{name}_{field}", kind) for name in names for field, kind in fields]
+
+
 class _ConvolutionMaps(ctypes.Structure):
     """The structure ConvolutionMaps in convolution.hpp."""
 
     _fields_ = [
-        *(
-            (f"{name}_{field}", ctypes.c_void_p if field == "values" else ctypes.c_int64)
-            for name in ("x", "pooled", "onto", "y")
-            for field in ("values", "image", "row", "pixel")
-        ),
+        *_map_fields("x", "pooled", "onto", "y"),
         ("N", ctypes.c_int64),
+    ]
+
+
+class _WeightGradientsJob(ctypes.Structure):
+    """The structure WeightGradientsJob in weight_gradients.hpp."""
+
+    _fields_ = [
+        ("around", ctypes.c_void_p),
+        *_map_fields("x", "grad"),
+        ("N", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("l2l", "g2l", "l2g")),
     ]
 
 
@@ -152,7 +116,7 @@ class Convolution:
             kept is not None and kept.data_ptr() != tensor.data_ptr()  # pyright: ignore[reportOptionalMemberAccess]
             for kept, tensor in zip(self._kept, given, strict=True)
         )
-        l2l, l2g, g2l = map(_Filters.of, convolutions)
+        l2l, l2g, g2l = (_Filters.of(weight, paths.turned) for weight in convolutions)
         bias, weight, *layers = rest  # pyright: ignore[reportAssignmentType]
         to_global = paths.l2g if weight is None else weight
         global_in, global_out = x.shape[1] - paths.local_in, 0 if to_global is None else to_global.shape[0]
@@ -182,6 +146,20 @@ class Convolution:
             self._packed = torch.empty(count, dtype=torch.uint8)
             self._job.packed = self._packed.data_ptr()
 
+    def weight_gradients(self, x: Tensor, grad: Tensor) -> list[Tensor | None]:
+        """Gradients of the weights l2l, l2g and g2l from that of the result, by tiles.
+
+        Shape:
+            x (N, C_in, H, W), grad (N, C_out, H_out, W_out), whose rows are adjacent.
+        """
+        last = torch.channels_last
+        made = [None if of is None else torch.empty_like(of, memory_format=last) for of in self._kept[:3]]
+        l2l, l2g, g2l = (None if one is None else one.data_ptr() for one in made)
+        around = ctypes.addressof(self._around)
+        job = _WeightGradientsJob(around, *_place(x), *_place(grad), len(x), l2l, g2l, l2g)
+        compiled("weight_gradients", x.dtype)(ctypes.byref(job))
+        return made
+
     def __call__(self, x: Tensor, pooled: Tensor | None = None, onto: Tensor | None = None) -> Tensor:
         """The result for x, with a map of its size added.
 
@@ -202,6 +180,18 @@ class Convolution:
         return y
 
 
+def pays_in_tiles(x: Tensor, size: Sequence[int], channels: int) -> bool:
+    """Whether convolutions that suit tiles are faster by them.
+
+    Args:
+        x: (N, C_in, H, W).
+        size: (H_out, W_out).
+        channels: C_out.
+    """
+    sizes = map(ctypes.c_int64, (*size, x.shape[1], channels, len(x)))
+    return bool(compiled("pays_in_tiles", x.dtype)(*sizes))
+
+
 _NOWHERE = (None, 0, 0, 0)
 
 
@@ -211,11 +201,11 @@ def _place(x: Tensor) -> tuple[int, int, int, int]:
 
 
 def _taps_adjacent(weight: Tensor) -> Tensor:
-    """The weight itself, also part of another one, if its channels lie side by side for each tap, and taps
-    follow each other from row to row, or else a copy."""
-    _, channels, height, width = weight.shape
-    _, channel, row, tap = weight.stride()
+    """The weight itself, also part of another one, if its channels lie side by side for each tap, those of x
+    or those of the result, and taps follow each other from row to row, or else a copy."""
+    outputs, channels, height, width = weight.shape
+    output, channel, row, tap = weight.stride()
     in_rows = height == 1 or width == 1 or row == width * tap
-    if in_rows and (channel == 1 or channels == 1):
+    if in_rows and (channel == 1 or channels == 1 or output == 1 or outputs == 1):
         return weight
     return weight.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)

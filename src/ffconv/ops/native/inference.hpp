@@ -59,7 +59,7 @@ struct Network {
         whole(job.C, job.C, job.H, job.W),
         quadrants(4 * cut, job.C, (job.H + 1) / 2, (job.W + 1) / 2),
         around(job.around, job.maps, job.last, job.C, job.packed ? 1 : job.N),
-        shares_panels(around && !around.tiled && !job.C && !around.maps_outweigh(job.N, omp_get_max_threads())),
+        shares_panels(around && !around.by_tiles() && !job.C && !around.maps_outweigh(job.N, omp_get_max_threads())),
         packs_late(around && !job.packed && around.passes_once() &&
                    (shares_panels ||
                     (job.N < omp_get_max_threads() && !around.maps_outweigh(1, omp_get_max_threads())))),
@@ -143,7 +143,7 @@ class ImageTransform {
     if (job.C) transform(n, maps, team);
     // This thread's rows of h, which it has just made.
     const int64_t pairs = (job.H + 1) / 2, row = 2 * team.first(pairs), end = std::min(2 * team.end(pairs), job.H);
-    if (network.around.tiled)
+    if (network.around.by_tiles())
       convolve_tiles(n, maps.h, team);
     else if (network.around && !network.packs_late && network.around.maps_outweigh(1, team.size))
       convolve_rows(n, maps.h, row, end);
@@ -177,7 +177,7 @@ class ImageTransform {
     const Team of_rows{team.rank / groups, team.size / groups}, of_panels{team.rank % groups, groups};
     Packed<T> weight = network.packs_late ? one_panel : network.convolved;
     if (groups > 1) team.wait();  // for rows of h that others make
-    if (of_rows.rank < of_rows.size) around.by_tiles(n, h, of_rows, of_panels, weight, network.packs_late, tile_block);
+    if (of_rows.rank < of_rows.size) around.tiles(n, h, of_rows, of_panels, weight, network.packs_late, tile_block);
   }
 
  private:

@@ -3,6 +3,7 @@
 #include "inference.hpp"
 #include "training.hpp"
 #include "transforms.hpp"
+#include "weight_gradients.hpp"
 
 constexpr int LANES = 64 / sizeof(REAL);
 
@@ -15,5 +16,9 @@ void ffconv_convolution(const SpectralTransformJob<REAL>* job, const Convolution
   run_convolution<REAL, LANES>(*job, *maps);
 }
 int64_t ffconv_packed_bytes(const SpectralTransformJob<REAL>* job) { return packed_bytes<REAL, LANES>(*job); }
+int ffconv_pays_in_tiles(int64_t height, int64_t width, int64_t inputs, int64_t outputs, int64_t images) {
+  return pays_in_tiles<REAL>(height, width, inputs, outputs, images);
+}
+void ffconv_weight_gradients(const WeightGradientsJob<REAL>* job) { run_weight_gradients(*job); }
 void ffconv_train(const TrainingJob<REAL>* job, int backward) { run_trained<REAL, LANES>(*job, backward); }
 }

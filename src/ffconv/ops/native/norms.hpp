@@ -100,10 +100,7 @@ struct Norm {
 
   V normed(V x, int64_t at) const { return x * load<T, LANES>(scale + at, LANES) + load<T, LANES>(shift + at, LANES); }
 
-  V activated(V x, int64_t at) const {
-    const V value = normed(x, at);
-    return value < V{} ? V{} : value;  // which keeps NaN, as ReLU does
-  }
+  V activated(V x, int64_t at) const { return rectified(normed(x, at)); }
 
   V gated(V grad, V x, int64_t at) const { return normed(x, at) <= V{} ? V{} : grad; }
 

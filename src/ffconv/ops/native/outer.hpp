@@ -12,6 +12,7 @@ template <typename T>
 class OuterSum {
  public:
   static constexpr int LANES = Packed<T>::LANES, WIDTH = 2 * LANES;
+  static constexpr int64_t CHUNK = 192;  // pixels of a panel that stays in the first cache
   const int64_t rows, columns;
 
   OuterSum(int64_t rows, int64_t columns, Pieces& pieces)
@@ -36,7 +37,6 @@ class OuterSum {
   }
 
  private:
-  static constexpr int64_t CHUNK = 192;  // pixels of a panel that stays in the first cache
   static constexpr int64_t FAR = 2048 / sizeof(T);  // pixels so far apart crowd in a few of its lines
   using V = typename Vector<T, LANES>::type;
 
@@ -70,8 +70,8 @@ class OuterSum {
     for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 2
       for (int v = 0; v < VECTORS; ++v) {
-        sum[r][v] = load<T, LANES>(to + r * WIDTH + v * LANES, LANES);
-        __builtin_prefetch(to + (ROWS + r) * WIDTH + v * LANES, 1);  // of the next tile
+        sum[r][v] = V{};  // added to the whole at last: long sums in one go lose digits
+        __builtin_prefetch(to + r * WIDTH + v * LANES, 1);
       }
     for (int64_t k = 0; k < pixels; ++k, a += a_pixel, b += b_pixel) {
       V right[VECTORS];
@@ -87,7 +87,10 @@ class OuterSum {
 #pragma GCC unroll 16
     for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 2
-      for (int v = 0; v < VECTORS; ++v) store<T, LANES>(sum[r][v], to + r * WIDTH + v * LANES, LANES);
+      for (int v = 0; v < VECTORS; ++v) {
+        T* const whole = to + r * WIDTH + v * LANES;
+        store<T, LANES>(load<T, LANES>(whole, LANES) + sum[r][v], whole, LANES);
+      }
   }
 
   T *const values, *const copy;

@@ -20,11 +20,14 @@ constexpr int VECTOR_BYTES = 16, TILE_ROWS = 6;
 // What becomes of a product: it is stored, with rows of another matrix and the columns' shifts added, and after a ReLU.
 enum Finish : unsigned { STORE = 0, ADD = 1, SHIFT = 2, RELU = 4 };
 
-// The weights of one column of a product, their factor, and its shift.
+// The weights of one column of a product, `step` apart, their factor, and its shift.
 template <typename T>
 struct PackedColumn {
   const T* weight = nullptr;
   T scale = 0, shift = 0;
+  int64_t step = 1;
+
+  const T* at(int64_t k) const { return weight + k * step; }
 };
 
 // A weight (columns, depth) packed for the kernel: panels of (depth, 2, LANES) values, of 2 LANES columns each,
@@ -32,6 +35,7 @@ struct PackedColumn {
 template <typename T>
 struct Packed {
   static constexpr int LANES = VECTOR_BYTES / sizeof(T), WIDTH = 2 * LANES;
+  using V = typename Vector<T, LANES>::type;
   int64_t columns, depth, kept;  // so many panels at a time, each in the place of the one so many before it
   T* values;
 
@@ -52,27 +56,46 @@ struct Packed {
   // value k goes.
   template <typename Column, typename Place>
   void pack(int64_t number, int64_t length, Column column, Place place) {
-    using V = typename Vector<T, LANES>::type;
     T* to = panel(number);
     for (int64_t half = 0; half < 2; ++half, to += LANES) {
       const int64_t first = number * WIDTH + half * LANES;
-      const T* rows[LANES];
+      PackedColumn<T> of[LANES];
       V scale{}, shifts{};
+      bool across = true, down = true;  // whether values lie side by side from column to column, or within columns
       for (int64_t lane = 0; lane < LANES; ++lane) {
-        const PackedColumn<T> of = first + lane < columns ? column(first + lane) : PackedColumn<T>{};
-        rows[lane] = of.weight;
-        scale[lane] = of.scale;
-        shifts[lane] = of.shift;
+        if (first + lane < columns) of[lane] = column(first + lane);
+        scale[lane] = of[lane].scale;
+        shifts[lane] = of[lane].shift;
+        across = across && of[lane].weight && of[lane].weight == of[0].weight + lane && of[lane].step == of[0].step;
+        down = down && of[lane].step == 1;
       }
       store<T, LANES>(shifts, shift(number) + half * LANES, LANES);
-      for (int64_t k = 0; k < length; k += LANES) {
-        const int64_t count = std::min<int64_t>(LANES, length - k);
-        V square[LANES];
-        for (int lane = 0; lane < LANES; ++lane) square[lane] = rows[lane] ? load<T, LANES>(rows[lane] + k, count) : V{};
-        transpose<T, LANES>(square);
-        for (int64_t i = 0; i < count; ++i) store<T, LANES>(square[i] * scale, to + place(k + i) * WIDTH, LANES);
-      }
+      const auto put = [&](V value, int64_t k) { store<T, LANES>(value * scale, to + place(k) * WIDTH, LANES); };
+      if (down)
+        pack_squares(of, length, put);
+      else
+        for (int64_t k = 0; k < length; ++k) put(across ? load<T, LANES>(of[0].at(k), LANES) : gathered(of, k), k);
     }
+  }
+
+ private:
+  template <typename Put>
+  static void pack_squares(const PackedColumn<T> (&of)[LANES], int64_t length, Put put) {
+    V square[LANES];
+    for (int64_t k = 0; k < length; k += LANES) {
+      const int64_t count = std::min<int64_t>(LANES, length - k);
+      for (int lane = 0; lane < LANES; ++lane)
+        square[lane] = of[lane].weight ? load<T, LANES>(of[lane].at(k), count) : V{};
+      transpose<T, LANES>(square);
+      for (int64_t i = 0; i < count; ++i) put(square[i], k + i);
+    }
+  }
+
+  static V gathered(const PackedColumn<T> (&of)[LANES], int64_t k) {
+    V value{};
+    for (int lane = 0; lane < LANES; ++lane)
+      if (of[lane].weight) value[lane] = *of[lane].at(k);
+    return value;
   }
 };
 
@@ -150,7 +173,7 @@ void product_tile(const Product<T>& of, int64_t row) {
       V value = sum[r][v];
       const int64_t count = of.columns - v * LANES;
       if (of.finish & ADD) value += load<T, LANES>(onto + r * onto_step + v * LANES, count);
-      if (of.finish & RELU) value = value < V{} ? V{} : value;  // which keeps NaN, as ReLU does
+      if (of.finish & RELU) value = rectified(value);
       store<T, LANES>(value, c + r * c_step + v * LANES, count);
     }
 }

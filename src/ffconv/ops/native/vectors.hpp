@@ -38,6 +38,12 @@ inline void store(typename Vector<T, LANES>::type value, T* to, int64_t count) {
     for (int64_t i = 0; i < count; ++i) to[i] = value[i];
 }
 
+// A ReLU: what is no number stays so.
+template <typename V>
+inline V rectified(V value) {
+  return value < V{} ? V{} : value;
+}
+
 // a0 b0 a1 b1 ..., its first and its second half.
 template <int LANES, typename V, int... I>
 inline void interleave(V a, V b, V& low, V& high, std::integer_sequence<int, I...>) {

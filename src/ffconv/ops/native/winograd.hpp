@@ -42,6 +42,23 @@ inline void points_to_pixels(const V& m0, const V& m1, const V& m2, const V& m3,
   y1 = m1 - m2 - m3;
 }
 
+// Gradients of pixels, y0 and y1, become those of the products, A y.
+template <typename V>
+inline void pixel_gradients_to_points(V& y0, V& y1, V& y2, V& y3) {
+  y2 = y0 - y1;
+  y3 = -y1;
+  y1 += y0;
+}
+
+// Gradients m at the points become those of the weights, G^T m.
+template <typename V>
+inline void points_to_weights(const V& m0, const V& m1, const V& m2, const V& m3, V& g0, V& g1, V& g2) {
+  const V half = (m1 + m2) / 2;
+  g0 = m0 + half;
+  g1 = (m1 - m2) / 2;
+  g2 = m3 + half;
+}
+
 // In a panel the last nine rows of `depth` values a column, those of the taps, become those of all points: of the
 // first `length` inputs.
 template <typename T>
@@ -68,6 +85,53 @@ void taps_to_points(const Packed<T>& weight, int64_t panel, int64_t depth, int64
   }
 }
 
+// Values of so many tiles at all points.
+template <typename T>
+class TilePoints {
+ public:
+  static constexpr int LANES = Packed<T>::LANES;
+
+  // Rows and points lie apart by no power of two, for which the cache has few places. Without depth there are none.
+  TilePoints(int64_t tiles, int64_t depth, Pieces& pieces)
+      : row((depth + LANES - 1) / LANES * LANES + LANES),
+        depth(depth),
+        point(tiles * row + LANES),
+        values(pieces.take<T>(depth ? POINTS * point : 0)) {}
+
+  // The tiles' values at a point, `row` apart.
+  const T* at(int64_t number) const { return values + number * point; }
+
+  // What a tile has of pixels; of those that are null zeros. `along(v0, v1, v2, v3)` makes the values at the points of
+  // one axis from as many pixels.
+  template <int SIDE, typename Along>
+  void enter(int64_t tile, const T* const (&pixels)[SIDE][SIDE], Along along) const {
+    using V = typename Vector<T, LANES>::type;
+    T* to = values + tile * row;
+    for (int64_t channel = 0; channel < depth; channel += LANES, to += LANES) {
+      V d[READ][READ];
+#pragma GCC unroll 4
+      for (int i = 0; i < SIDE; ++i) {
+#pragma GCC unroll 4
+        for (int j = 0; j < SIDE; ++j)
+          d[i][j] = pixels[i][j] ? load<T, LANES>(pixels[i][j] + channel, depth - channel) : V{};
+        along(d[i][0], d[i][1], d[i][2], d[i][3]);
+      }
+#pragma GCC unroll 4
+      for (int j = 0; j < READ; ++j) {
+        along(d[0][j], d[1][j], d[2][j], d[3][j]);
+#pragma GCC unroll 4
+        for (int i = 0; i < READ; ++i) store<T, LANES>(d[i][j], to + (READ * i + j) * point, LANES);
+      }
+    }
+  }
+
+  const int64_t row;
+
+ private:
+  const int64_t depth, point;
+  T* const values;
+};
+
 // As many tiles as one thread makes at once: their input at all points, and its products with one panel of the weight.
 template <typename T>
 class TileBlock {
@@ -78,39 +142,18 @@ class TileBlock {
   // So many at once: rows enough for what a product reads of the weight.
   static constexpr int64_t MOST = 56 / TILE_ROWS * TILE_ROWS;
 
-  // Rows and points lie apart by no power of two, for which the cache has few places. Without depth there are none.
   TileBlock(int64_t depth, Pieces& pieces)
-      : depth(depth),
-        row((depth + LANES - 1) / LANES * LANES + LANES),
-        point(MOST * row + LANES),
-        inputs(pieces.take<T>(depth ? POINTS * point : 0)),
-        products(pieces.take<T>(depth ? MOST * POINTS * WIDTH : 0)) {}
+      : depth(depth), inputs(MOST, depth, pieces), products(pieces.take<T>(depth ? MOST * POINTS * WIDTH : 0)) {}
 
   // What a tile reads; null where it reaches beyond the map, which has zeros there.
   void enter(int64_t tile, const T* const (&pixels)[READ][READ]) const {
-    T* to = inputs + tile * row;
-    for (int64_t channel = 0; channel < depth; channel += LANES, to += LANES) {
-      V d[READ][READ];
-#pragma GCC unroll 4
-      for (int i = 0; i < READ; ++i) {
-#pragma GCC unroll 4
-        for (int j = 0; j < READ; ++j)
-          d[i][j] = pixels[i][j] ? load<T, LANES>(pixels[i][j] + channel, depth - channel) : V{};
-        pixels_to_points(d[i][0], d[i][1], d[i][2], d[i][3]);
-      }
-#pragma GCC unroll 4
-      for (int j = 0; j < READ; ++j) {
-        pixels_to_points(d[0][j], d[1][j], d[2][j], d[3][j]);
-#pragma GCC unroll 4
-        for (int i = 0; i < READ; ++i) store<T, LANES>(d[i][j], to + (READ * i + j) * point, LANES);
-      }
-    }
+    inputs.enter(tile, pixels, [](V& d0, V& d1, V& d2, V& d3) { pixels_to_points(d0, d1, d2, d3); });
   }
 
   // So many tiles with the first `length` inputs of one panel.
   void multiply(int64_t tiles, int64_t length, const Packed<T>& weight, int64_t panel) const {
     for (int64_t i = 0; i < POINTS; ++i) {
-      const Part<T> part{inputs + i * point, row, length, i * depth};
+      const Part<T> part{inputs.at(i), inputs.row, length, i * depth};
       multiply_panel(STORE, &part, &part + 1, tiles, weight, panel, {products + i * WIDTH, POINTS * WIDTH});
     }
   }
@@ -132,8 +175,9 @@ class TileBlock {
   }
 
  private:
-  const int64_t depth, row, point;
-  T *const inputs, *const products;
+  const int64_t depth;
+  const TilePoints<T> inputs;
+  T* const products;
 };
 
 }  // namespace
