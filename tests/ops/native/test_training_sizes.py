@@ -25,6 +25,7 @@ def gradients(model: SpectralTransform, x: torch.Tensor) -> list[torch.Tensor]:
     ("channels", "size"),
     [
         pytest.param((8, 300), (4, 3), id="spectra of pixels far apart"),
+        pytest.param((8, 512), (4, 3), id="spectra of pixels a multiple of 2 KiB apart"),
         pytest.param((270, 20), (4, 3), id="a map of pixels far apart"),
         pytest.param((5, 12), (3, 100), id="rows of many pixels"),
         pytest.param((5, 12), (200, 3), id="columns of many pixels"),

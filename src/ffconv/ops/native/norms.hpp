@@ -104,19 +104,19 @@ struct Norm {
 
   V gated(V grad, V x, int64_t at) const { return normed(x, at) <= V{} ? V{} : grad; }
 
-  // Of rows; `to` may be one of the two.
-  void activate(const T* x, int64_t rows, T* to) const {
+  // Of rows, to rows so far apart.
+  void activate(const T* x, int64_t rows, T* to, int64_t step) const {
     for (int64_t r = 0; r < rows; ++r)
       for (int64_t at = 0; at < width; at += LANES)
-        store<T, LANES>(activated(load<T, LANES>(x + r * width + at, LANES), at), to + r * width + at, LANES);
+        store<T, LANES>(activated(load<T, LANES>(x + r * width + at, LANES), at), to + r * step + at, LANES);
   }
 
-  void back(const T* grad, const T* x, int64_t rows, T* to) const {
+  void back(const T* grad, const T* x, int64_t rows, T* to, int64_t step) const {
     for (int64_t r = 0; r < rows; ++r)
       for (int64_t at = 0; at < width; at += LANES) {
         const V g = load<T, LANES>(grad + r * width + at, LANES), value = load<T, LANES>(x + r * width + at, LANES);
         const V result = g * load<T, LANES>(scale + at, LANES) + value * load<T, LANES>(slope + at, LANES);
-        store<T, LANES>(result + load<T, LANES>(offset + at, LANES), to + r * width + at, LANES);
+        store<T, LANES>(result + load<T, LANES>(offset + at, LANES), to + r * step + at, LANES);
       }
   }
 

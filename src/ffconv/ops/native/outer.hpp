@@ -2,6 +2,8 @@
 
 #pragma once
 
+#include <type_traits>
+
 #include "planes.hpp"
 #include "products.hpp"
 
@@ -19,7 +21,8 @@ class OuterSum {
       : rows(rows),
         columns(columns),
         values(pieces.take<T>(rows * panels() * WIDTH)),
-        copy(pieces.take<T>(CHUNK * WIDTH)) {
+        left(pieces.take<T>(copies_left() ? CHUNK * rows : 0)),
+        right(pieces.take<T>(CHUNK * WIDTH)) {
     if (pieces.start) std::fill_n(values, rows * panels() * WIDTH, T(0));
   }
 
@@ -28,39 +31,61 @@ class OuterSum {
 
   // Adds those of a (pixels, rows) and b (pixels, columns), whose pixels are so many values apart.
   void add(const T* a, int64_t a_pixel, const T* b, int64_t b_pixel, int64_t pixels) {
-    for (; pixels > 0; pixels -= CHUNK, a += CHUNK * a_pixel, b += CHUNK * b_pixel)
+    const int64_t chunks = (pixels + CHUNK - 1) / CHUNK;
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+      const int64_t first = pixels * chunk / chunks, count = pixels * (chunk + 1) / chunks - first;
+      if (copies_left()) copy_left(a + first * a_pixel, a_pixel, count);
       for (int64_t panel = 0; panel < panels(); ++panel) {
         const bool narrow = columns - panel * WIDTH <= LANES;
-        narrow ? add_panel<1>(panel, a, a_pixel, b, b_pixel, std::min(CHUNK, pixels))
-               : add_panel<2>(panel, a, a_pixel, b, b_pixel, std::min(CHUNK, pixels));
+        narrow ? add_panel<1>(panel, a + first * a_pixel, a_pixel, b + first * b_pixel, b_pixel, count)
+               : add_panel<2>(panel, a + first * a_pixel, a_pixel, b + first * b_pixel, b_pixel, count);
       }
+    }
   }
 
  private:
   static constexpr int64_t FAR = 2048 / sizeof(T);  // pixels so far apart crowd in a few of its lines
   using V = typename Vector<T, LANES>::type;
 
+  // The rows by tiles: `work(row, size)`, where the size is a constant.
+  template <typename Work>
+  void each_tile(Work work) const {
+    int64_t row = 0;
+    const auto tiles = [&](auto size, int64_t spared) {
+      for (; row + size <= rows && row + spared != rows; row += size) work(row, size);
+    };
+    tiles(std::integral_constant<int, TILE_ROWS>{}, TILE_ROWS > 8 ? 16 : 0);  // not 14, 1 and 1 of 16
+    if (TILE_ROWS > 8) tiles(std::integral_constant<int, 8>{}, 0);
+    tiles(std::integral_constant<int, 4>{}, 0);
+    tiles(std::integral_constant<int, 1>{}, 0);
+  }
+
+  // Whether so many panels read a that it pays to lay a tile's values of all pixels side by side.
+  bool copies_left() const { return panels() > 8; }
+
+  void copy_left(const T* a, int64_t a_pixel, int64_t pixels) {
+    each_tile([&](int64_t row, auto size) {
+      T* to = left + row * CHUNK;
+      for (int64_t k = 0; k < pixels; ++k, to += size) std::copy_n(a + k * a_pixel + row, int(size), to);
+    });
+  }
+
   template <int VECTORS>
   void add_panel(int64_t panel, const T* a, int64_t a_pixel, const T* b, int64_t b_pixel, int64_t pixels) {
-    const int64_t left = columns - panel * WIDTH;
+    const int64_t rest = columns - panel * WIDTH;
     b += panel * WIDTH;
-    if (left < VECTORS * LANES || b_pixel >= FAR) {
+    if (rest < VECTORS * LANES || b_pixel >= FAR) {
       for (int64_t k = 0; k < pixels; ++k)
         for (int64_t at = 0; at < VECTORS * LANES; at += LANES)
-          store<T, LANES>(load<T, LANES>(b + k * b_pixel + at, left - at), copy + k * WIDTH + at, LANES);
-      b = copy;
+          store<T, LANES>(load<T, LANES>(b + k * b_pixel + at, rest - at), right + k * WIDTH + at, LANES);
+      b = right;
       b_pixel = WIDTH;
     }
     T* to = values + panel * rows * WIDTH;
-    int64_t row = 0;
-    const auto tiles = [&](auto tile, int size, int64_t spared) {
-      for (; row + size <= rows && row + spared != rows; row += size)
-        tile(a + row, a_pixel, b, b_pixel, pixels, to + row * WIDTH);
-    };
-    tiles(add_tile<TILE_ROWS, VECTORS>, TILE_ROWS, TILE_ROWS > 8 ? 16 : 0);  // not 14, 1 and 1 of 16
-    if (TILE_ROWS > 8) tiles(add_tile<8, VECTORS>, 8, 0);
-    tiles(add_tile<4, VECTORS>, 4, 0);
-    tiles(add_tile<1, VECTORS>, 1, 0);
+    each_tile([&](int64_t row, auto size) {
+      const T* from = copies_left() ? left + row * CHUNK : a + row;
+      add_tile<size, VECTORS>(from, copies_left() ? size : a_pixel, b, b_pixel, pixels, to + row * WIDTH);
+    });
   }
 
   template <int ROWS, int VECTORS>
@@ -74,14 +99,14 @@ class OuterSum {
         __builtin_prefetch(to + r * WIDTH + v * LANES, 1);
       }
     for (int64_t k = 0; k < pixels; ++k, a += a_pixel, b += b_pixel) {
-      V right[VECTORS];
+      V column[VECTORS];
 #pragma GCC unroll 2
-      for (int v = 0; v < VECTORS; ++v) right[v] = load<T, LANES>(b + v * LANES, LANES);
+      for (int v = 0; v < VECTORS; ++v) column[v] = load<T, LANES>(b + v * LANES, LANES);
 #pragma GCC unroll 16
       for (int r = 0; r < ROWS; ++r) {
         const V value = a[r] - V{};  // in all lanes
 #pragma GCC unroll 2
-        for (int v = 0; v < VECTORS; ++v) sum[r][v] += value * right[v];
+        for (int v = 0; v < VECTORS; ++v) sum[r][v] += value * column[v];
       }
     }
 #pragma GCC unroll 16
@@ -93,7 +118,7 @@ class OuterSum {
       }
   }
 
-  T *const values, *const copy;
+  T *const values, *const left, *const right;
 };
 
 }  // namespace

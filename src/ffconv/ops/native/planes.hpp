@@ -56,11 +56,13 @@ struct Planes {
         W(W),
         Wf(W / 2 + 1),
         blocks(of(C)),
-        width(2 * LANES * std::max(of(C), of(mixed))),
+        width(spaced(2 * LANES * std::max(of(C), of(mixed)))),
         rows(&Plan<T>::of(int(W))),
         columns(&Plan<T>::of(int(H))) {}
 
   static int64_t of(int64_t channels) { return (channels + LANES - 1) / LANES; }
+  // How far apart pixels of so many values lie: multiples of 2 KiB would crowd in a few lines of the cache.
+  static int64_t spaced(int64_t values) { return values + (values * int64_t(sizeof(T)) % 2048 ? 0 : LANES); }
   // Where a real channel of the interleaved order lies, and which one lies there.
   static int64_t place_of(int64_t real) { return real / 2 / LANES * 2 * LANES + real % 2 * LANES + real / 2 % LANES; }
   static int64_t real_at(int64_t place) {
@@ -69,12 +71,13 @@ struct Planes {
 
   int64_t size() const { return Wf * H * width; }
 
-  // So many columns are mixed at once that the product has rows enough for what it reads of the weight, and their
-  // values.
-  int64_t group() const {
+  // Columns are mixed in so many groups that a product has rows enough for what it reads of the weight. The most
+  // columns of one, and their values.
+  int64_t groups() const {
     const int64_t rows = 48 * std::clamp<int64_t>(width / 128, 1, 4);
-    return (rows + H - 1) / H;
+    return std::clamp<int64_t>(Wf * H / rows, 1, Wf);
   }
+  int64_t group() const { return (Wf + groups() - 1) / groups(); }
   int64_t group_size() const { return group() * H * width; }
   T* at(int64_t k, int64_t h) const { return values + (k * H + h) * width; }
 };

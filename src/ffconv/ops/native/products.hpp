@@ -213,7 +213,7 @@ void multiply(unsigned finish, const Part<T>* parts, const Part<T>* parts_end, i
 template <typename T>
 void multiply_all(unsigned finish, const T* a, int64_t a_step, int64_t rows, const Packed<T>& weight, T* c,
                   int64_t c_step) {
-  constexpr int64_t CHUNK = 8 * TILE_ROWS;
+  constexpr int64_t CHUNK = 16 * TILE_ROWS;
   for (int64_t row = 0; row < rows; row += CHUNK) {
     const Part<T> whole{a + row * a_step, a_step, weight.depth, 0};
     for (int64_t panel = 0; panel < weight.panels(); ++panel)

@@ -132,7 +132,7 @@ class TrainedImages {
     each_pair(team, job.H, [&](int64_t row, int64_t count) {
       const int64_t pixels = count * job.W;
       prefetch(x_at(n, row), job.x_layout, job.C_in, count);
-      network.first_norm.back(first_grad(n, row), first_read(n, row), pixels, rows);
+      network.first_norm.back(first_grad(n, row), first_read(n, row), pixels, rows, channels);
       grad_first.add(rows, channels, x_at(n, row), job.x_layout.pixel, pixels);
       multiply_all(STORE, rows, channels, pixels, network.first, grad_x_at(n, row), job.C_in);
     });
@@ -151,9 +151,11 @@ class TrainedImages {
 
   template <typename Work>
   static void each_group(const Team& team, const P& planes, Work work) {
-    const int64_t group = planes.group();
-    team.each((planes.Wf + group - 1) / group,
-              [&](int64_t task) { work(task * group, std::min(group, planes.Wf - task * group)); });
+    const int64_t groups = planes.groups();
+    team.each(groups, [&](int64_t task) {
+      const int64_t first = task * planes.Wf / groups;
+      work(first, (task + 1) * planes.Wf / groups - first);
+    });
   }
 
   // Asks for rows of a map in advance: the processor does not foresee pixels that lie so far apart.
@@ -176,6 +178,7 @@ class TrainedImages {
   }
 
   void open_from(const P& planes, int64_t row, int64_t count, const T* from, const Layout& at) const {
+    prefetch(from, at, planes.C, count);
     lines.open_rows(planes, row, from, count > 1 ? from + at.row : nullptr, at.pixel);
   }
 
@@ -189,7 +192,7 @@ class TrainedImages {
   void open_activated(int64_t n, const Maps& maps, const Team& team) {
     each_pair(team, job.H, [&](int64_t row, int64_t count) {
       if (network.alone()) return open_from(maps.whole, row, count, x_at(n, row), job.x_layout);
-      network.first_norm.activate(first_read(n, row), count * job.W, rows);
+      network.first_norm.activate(first_read(n, row), count * job.W, rows, channels);
       lines.open_rows(maps.whole, row, rows, count > 1 ? rows + job.W * channels : nullptr, channels);
     });
     if (network.has_local())
@@ -253,9 +256,9 @@ class TrainedImages {
 
   void close_columns(const P& planes, const Norm<T, LANES>& norm, const T* read, const Team& team) {
     each_group(team, planes, [&](int64_t first, int64_t number) {
-      norm.activate(read + first * planes.H * mixed, number * planes.H, closed);
+      norm.activate(read + first * planes.H * mixed, number * planes.H, closed, planes.width);
       for (int64_t k = 0; k < number; ++k)
-        lines.template column<true>(planes, network.whole.blocks, closed + k * planes.H * mixed, mixed,
+        lines.template column<true>(planes, network.whole.blocks, closed + k * planes.H * planes.width, planes.width,
                                     planes.at(first + k, 0), planes.width);
     });
   }
@@ -264,7 +267,7 @@ class TrainedImages {
   void sum_parts(int64_t n, const Maps& maps, int64_t row, int64_t count) {
     const P& quadrants = maps.quadrants;
     const bool local = network.has_local();
-    network.first_norm.activate(first_read(n, row), count * job.W, rows);
+    network.first_norm.activate(first_read(n, row), count * job.W, rows, channels);
     lines.close_rows(maps.whole, job.C, row, [&](int64_t r, int64_t w, int64_t channel, int64_t, V value) {
       T* to = rows + (r * job.W + w) * channels + channel;
       if (local) {
@@ -314,9 +317,9 @@ class TrainedImages {
     each_group(team, planes, [&](int64_t first, int64_t number) {
       const int64_t H = planes.H, start = image + first * H * mixed;
       open_columns(planes, first, number);
-      norm.back(layer.grad + start, layer.read + start, number * H, closed);
-      grad_weight.add(closed, mixed, opened, planes.width, number * H);
-      multiply_all(STORE, closed, mixed, number * H, weight, opened, planes.width);
+      norm.back(layer.grad + start, layer.read + start, number * H, closed, planes.width);
+      grad_weight.add(closed, planes.width, opened, planes.width, number * H);
+      multiply_all(STORE, closed, planes.width, number * H, weight, opened, planes.width);
       for (int64_t k = 0; k < number; ++k) {
         const int64_t column = first + k;
         T* from = opened + k * H * planes.width;
