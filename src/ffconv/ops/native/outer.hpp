@@ -9,20 +9,26 @@
 
 namespace {
 
+// Where a thread copies pixels to for its sums of at most so many rows.
+template <typename T>
+struct OuterCopies {
+  static constexpr int64_t CHUNK = 192;  // pixels of a panel that stays in the first cache
+  T *left, *right;
+
+  OuterCopies(int64_t rows, Pieces& pieces)
+      : left(pieces.take<T>(CHUNK * rows)), right(pieces.take<T>(CHUNK * Packed<T>::WIDTH)) {}
+};
+
 // One thread's sum of outer products of pixels, (rows, columns), as panels of (rows, 2 LANES) values.
 template <typename T>
 class OuterSum {
  public:
-  static constexpr int LANES = Packed<T>::LANES, WIDTH = 2 * LANES;
-  static constexpr int64_t CHUNK = 192;  // pixels of a panel that stays in the first cache
+  static constexpr int LANES = Packed<T>::LANES, WIDTH = Packed<T>::WIDTH;
+  static constexpr int64_t CHUNK = OuterCopies<T>::CHUNK;
   const int64_t rows, columns;
 
-  OuterSum(int64_t rows, int64_t columns, Pieces& pieces)
-      : rows(rows),
-        columns(columns),
-        values(pieces.take<T>(rows * panels() * WIDTH)),
-        left(pieces.take<T>(copies_left() ? CHUNK * rows : 0)),
-        right(pieces.take<T>(CHUNK * WIDTH)) {
+  OuterSum(int64_t rows, int64_t columns, const OuterCopies<T>& copies, Pieces& pieces)
+      : rows(rows), columns(columns), copies(copies), values(pieces.take<T>(rows * panels() * WIDTH)) {
     if (pieces.start) std::fill_n(values, rows * panels() * WIDTH, T(0));
   }
 
@@ -65,7 +71,7 @@ class OuterSum {
 
   void copy_left(const T* a, int64_t a_pixel, int64_t pixels) {
     each_tile([&](int64_t row, auto size) {
-      T* to = left + row * CHUNK;
+      T* to = copies.left + row * CHUNK;
       for (int64_t k = 0; k < pixels; ++k, to += size) std::copy_n(a + k * a_pixel + row, int(size), to);
     });
   }
@@ -77,13 +83,13 @@ class OuterSum {
     if (rest < VECTORS * LANES || b_pixel >= FAR) {
       for (int64_t k = 0; k < pixels; ++k)
         for (int64_t at = 0; at < VECTORS * LANES; at += LANES)
-          store<T, LANES>(load<T, LANES>(b + k * b_pixel + at, rest - at), right + k * WIDTH + at, LANES);
-      b = right;
+          store<T, LANES>(load<T, LANES>(b + k * b_pixel + at, rest - at), copies.right + k * WIDTH + at, LANES);
+      b = copies.right;
       b_pixel = WIDTH;
     }
     T* to = values + panel * rows * WIDTH;
     each_tile([&](int64_t row, auto size) {
-      const T* from = copies_left() ? left + row * CHUNK : a + row;
+      const T* from = copies_left() ? copies.left + row * CHUNK : a + row;
       add_tile<size, VECTORS>(from, copies_left() ? size : a_pixel, b, b_pixel, pixels, to + row * WIDTH);
     });
   }
@@ -118,7 +124,8 @@ class OuterSum {
       }
   }
 
-  T *const values, *const left, *const right;
+  const OuterCopies<T> copies;
+  T* const values;
 };
 
 }  // namespace

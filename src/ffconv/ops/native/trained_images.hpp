@@ -16,6 +16,7 @@ class TrainedImages {
 
   Moments<T, LANES> first_moments, unit_moments, local_moments;
   GradientSums first_sums, unit_sums, local_sums;
+  OuterCopies<T> copies;
   // Rows are the layer's channels out; spectral ones are in the order of the planes.
   OuterSum<T> grad_first, grad_unit, grad_local, grad_last;
 
@@ -26,10 +27,11 @@ class TrainedImages {
         first_sums(network.channels),
         unit_sums(network.mixed),
         local_sums(network.mixed),
-        grad_first(of(backward && !network.alone(), network.channels, network.job.C_in, pieces)),
-        grad_unit(of(backward, network.mixed, 2 * LANES * network.whole.blocks, pieces)),
-        grad_local(of(backward && network.has_local(), network.mixed, 2 * LANES * network.quadrants.blocks, pieces)),
-        grad_last(of(backward && !network.alone(), network.job.C_out, network.channels, pieces)),
+        copies(backward ? std::max(network.mixed, network.job.C_out) : 0, pieces),
+        grad_first(sum(backward && !network.alone(), network.channels, network.job.C_in, pieces)),
+        grad_unit(sum(backward, network.mixed, 2 * LANES * network.whole.blocks, pieces)),
+        grad_local(sum(backward && network.has_local(), network.mixed, 2 * LANES * network.quadrants.blocks, pieces)),
+        grad_last(sum(backward && !network.alone(), network.job.C_out, network.channels, pieces)),
         network(network),
         job(network.job),
         channels(network.channels),
@@ -140,8 +142,8 @@ class TrainedImages {
   }
 
  private:
-  static OuterSum<T> of(bool needed, int64_t rows, int64_t columns, Pieces& pieces) {
-    return OuterSum<T>(needed ? rows : 0, columns, pieces);
+  OuterSum<T> sum(bool needed, int64_t rows, int64_t columns, Pieces& pieces) const {
+    return OuterSum<T>(needed ? rows : 0, columns, copies, pieces);
   }
 
   template <typename Work>

@@ -37,10 +37,11 @@ class WeightGradients {
 
   // Some of the sums are this thread's, in memory of its own.
   std::vector<OuterSum<T>> sums_of(const Team& team, Pieces& pieces) const {
+    const OuterCopies<T> copies(std::max(of.local_out, of.global_out), pieces);
     std::vector<OuterSum<T>> own;
     team.each(sums.size(), [&](int64_t number) {
       const Path& path = path_of(number);
-      own.emplace_back(path.outputs, path.inputs, pieces);
+      own.emplace_back(path.outputs, path.inputs, copies, pieces);
     });
     return own;
   }
