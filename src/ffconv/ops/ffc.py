@@ -264,7 +264,8 @@ class FFCNd(nn.Module):
     def paths(self) -> Paths:
         """The ordinary convolutions of a layer without groups."""
         weights = (self.weight_l2l, self.weight_l2g, self.weight_g2l)
-        return Paths(*weights, self.bias, self.stride, self.pad.before, self.dilation)
+        of = self.geometry
+        return Paths(*weights, self.bias, of.stride, of.before, of.dilation, self.pad.modes)
 
     @property
     def convolves_from_sides(self) -> bool:

@@ -42,6 +42,11 @@ class Geometry:
             return False
         return (self.kernel_size[0], self.stride[0], self.pads[0]) == (1, 1, (0, 0))
 
+    @property
+    def before(self) -> tuple[int, ...]:
+        """Pixels that each axis is padded by before the map."""
+        return tuple(before for before, _ in self.pads)
+
     def along(self, axes: int) -> Geometry:
         """What it is along so many last axes."""
         if axes == len(self.kernel_size):
@@ -72,11 +77,14 @@ class Padding:
     Args:
         steps: (mode, pads as ``F.pad`` takes them), one after the other.
         rest: the convolution's ``padding``.
+        before: zeros before the map along each axis that are left to the convolution.
+        modes: one an axis.
     """
 
     steps: tuple[tuple[str, tuple[int, ...]], ...]
     rest: str | tuple[int, ...]
     before: tuple[int, ...]
+    modes: tuple[str, ...]
 
     @classmethod
     def of(cls, padding: str | tuple[int, ...], geometry: Geometry, modes: tuple[str, ...]) -> Padding:
@@ -88,7 +96,7 @@ class Padding:
             modes: "zeros" or a mode of ``F.pad``.
         """
         if set(modes) == {"zeros"}:
-            return cls((), padding, tuple(before for before, _ in geometry.pads))
+            return cls((), padding, geometry.before, modes)
         rest = tuple(
             before if mode == "zeros" and before == after else 0
             for mode, (before, after) in zip(modes, geometry.pads, strict=True)
@@ -103,7 +111,7 @@ class Padding:
                 # F.pad counts axes from the last one.
                 flat = tuple(pad for pair in reversed(pads) for pad in pair)
                 steps.append(("constant" if mode == "zeros" else mode, flat))
-        return cls(tuple(steps), rest, rest)
+        return cls(tuple(steps), rest, rest, modes)
 
     def __call__(self, x: Tensor) -> Tensor:
         """The map as the convolution is to read it."""
@@ -113,11 +121,11 @@ class Padding:
 
     def along(self, axes: int) -> Padding:
         """What it is along so many last axes, if the others are not padded."""
-        if axes == len(self.before):
+        if axes == len(self.modes):
             return self
         steps = tuple((mode, pads[: 2 * axes]) for mode, pads in self.steps)
         rest = self.rest if isinstance(self.rest, str) else self.rest[-axes:]
-        return Padding(steps, rest, self.before[-axes:])
+        return Padding(steps, rest, self.before[-axes:], self.modes[-axes:])
 
 
 def aligned_avg_pool(x: Tensor, geometry: Geometry) -> Tensor:

@@ -125,7 +125,8 @@ class OneCall:
         if not fused.are_alike(x, *parts.tensors) or _want_gradient(parts.tensors):
             return None
         keep = self.keep_packed and parts.count_changes_only()
-        convolution = native.Convolution(layer.pad.along(2)(x), size, paths, *spectral, keep_packed=keep)
+        layer.pad.along(2)(x[:, :1])  # which tells of a map too small for it
+        convolution = native.Convolution(x, size, paths, *spectral, keep_packed=keep)
         ready = _Ready(x, layer, parts, convolution)
         if keep or not convolution.copies:  # which would not follow the weights
             self._ready = ready
@@ -163,9 +164,9 @@ class _Ready:
 
     def __init__(self, x: Tensor, layer: _Layer, parts: _Parts, convolution: native.Convolution) -> None:
         self.size, self.dtype = x.shape[1:], x.dtype
-        self.pad, self.geometry = layer.pad.along(2), layer.geometry.along(2)
+        self.geometry = layer.geometry.along(2)
         self.parts, self.convolution = parts, convolution
-        self.pools = layer.spectral is not None and (bool(self.pad.steps) or not self.geometry.covers_map)
+        self.pools = layer.spectral is not None and not self.geometry.covers_map
 
     def suits(self, x: Tensor) -> bool:
         """Whether it is ready for x, too, and the layer is as it was."""
@@ -188,8 +189,6 @@ class _Ready:
         pooled = None
         if self.pools:  # the library does it where windows begin at the map's first pixel
             pooled = native.rows_adjacent(aligned_avg_pool(x[:, self.convolution.local_in :], self.geometry))
-        if self.pad.steps:
-            x = native.rows_adjacent(self.pad(x))
         return self.convolution(x, pooled, onto)
 
 

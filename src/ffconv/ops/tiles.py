@@ -54,8 +54,9 @@ def convolve(layer: _Layer, x: Tensor) -> Tensor | None:
         return None
     if not native.pays_in_tiles(x, size, layer.out_channels):
         return None
-    padded = native.rows_adjacent(layer.pad.along(2)(x))
-    return _Tiles.apply(padded, size, paths.padding, *paths[:4])  # pyright: ignore[reportReturnType]
+    pad = layer.pad.along(2)
+    padded = native.rows_adjacent(pad(x))
+    return _Tiles.apply(padded, size, pad.before, *paths[:4])  # pyright: ignore[reportReturnType]
 
 
 def _paths(weights: Sequence[Tensor | None], padding: Sequence[int]) -> Paths:

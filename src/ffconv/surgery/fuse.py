@@ -135,7 +135,8 @@ class InferenceFFC(nn.Module):
         of_global: Any = self.conv_global
         g2l = conv.weight[:local_out, local_in:] if of_global is None else of_global.weight
         weights = (from_local[:local_out], from_local[local_out:], g2l)
-        return Paths(*weights, conv.bias, conv.stride, self.pad.before, conv.dilation, self.relu)
+        of = self.geometry
+        return Paths(*weights, conv.bias, of.stride, of.before, of.dilation, self.pad.modes, self.relu)
 
 
 def _convolution(ffc: FFCNd, weight: Tensor, bias: Tensor | None = None) -> Any:

@@ -1,6 +1,6 @@
 // The ordinary convolutions of an FFC: pixels for which the same taps of the kernel read inside of the map are one
 // product, or tiles of pixels, see winograd.hpp. No missing path's zeros are multiplied but in one panel, and no map
-// is padded or copied.
+// is padded or copied: beyond its border pixels of the map itself are read, or none.
 
 #pragma once
 
@@ -20,23 +20,41 @@ struct Filters {
   int64_t output, tap, input;
 };
 
-// What a convolution does along one axis of the map; `outputs` is the size of the result.
+// What lies beyond the border of a map.
+enum PaddingMode : int64_t { ZEROS, REFLECT, REPLICATE, CIRCULAR };
+
+// What a convolution does along one axis of the map; `outputs` is the size of the result, `padding` is before the map.
 struct Axis {
   int64_t size, outputs, kernel, stride, padding, dilation;
+  PaddingMode mode;
 
-  // The first of the taps that read inside of the map for an output, and the one after the last.
-  int64_t first_tap(int64_t output) const {
-    return std::min(kernel, (std::max<int64_t>(0, padding - output * stride) + dilation - 1) / dilation);
+  // The pixel of the map that is read at a place of the padded one, or -1 where that is zero.
+  int64_t pixel(int64_t place) const {
+    int64_t pixel = place - padding;
+    if (pixel >= 0 && pixel < size) return pixel;
+    if (mode == REFLECT) pixel = pixel < 0 ? -pixel : 2 * (size - 1) - pixel;
+    if (mode == REPLICATE) pixel = pixel < 0 ? 0 : size - 1;
+    if (mode == CIRCULAR) pixel += pixel < 0 ? size : -size;
+    return pixel >= 0 && pixel < size ? pixel : -1;
   }
-  int64_t end_tap(int64_t output) const {
-    const int64_t left = std::max<int64_t>(0, size + padding - output * stride);
-    return std::max(first_tap(output), std::min(kernel, (left + dilation - 1) / dilation));
-  }
-  // The output after the last of those, from this one on, that have the same taps.
+
+  // The pixel that a tap reads for an output, or -1.
+  int64_t pixel(int64_t output, int64_t tap) const { return pixel(output * stride + tap * dilation); }
+
+  // The output after the last of those, from this one on, for which the same taps read, each in steps of the stride.
   int64_t end_of_run(int64_t output, int64_t end) const {
     int64_t next = output + 1;
-    while (next < end && first_tap(next) == first_tap(output) && end_tap(next) == end_tap(output)) ++next;
+    while (next < end && follows(next, output)) ++next;
     return next;
+  }
+
+ private:
+  bool follows(int64_t next, int64_t output) const {
+    for (int64_t tap = 0; tap < kernel; ++tap) {
+      const int64_t before = pixel(output, tap), after = pixel(next, tap);
+      if (after != (before < 0 ? -1 : before + (next - output) * stride)) return false;
+    }
+    return true;
   }
 };
 
@@ -51,15 +69,14 @@ struct Map {
   }
 };
 
-// A square of pixels of image n of a map, as far as they lie on it, or null.
+// A square of pixels of image n of a map, from a place of the padded one on; null where that has zeros.
 template <typename T, int SIDE>
-void window(const Map<const T>& map, int64_t height, int64_t width, int64_t n, int64_t top, int64_t left,
+void window(const Map<const T>& map, const Axis& height, const Axis& width, int64_t n, int64_t top, int64_t left,
             const T* (&pixels)[SIDE][SIDE]) {
   for (int64_t i = 0; i < SIDE; ++i)
     for (int64_t j = 0; j < SIDE; ++j) {
-      const int64_t row = top + i, column = left + j;
-      const bool inside = row >= 0 && row < height && column >= 0 && column < width;
-      pixels[i][j] = inside ? map.at(n, row, column) : nullptr;
+      const int64_t row = height.pixel(top + i), column = width.pixel(left + j);
+      pixels[i][j] = row >= 0 && column >= 0 ? map.at(n, row, column) : nullptr;
     }
 }
 
@@ -212,7 +229,7 @@ class Convolutions {
         if (packs) pack(panel, weight);
         block.multiply(count, inputs_of(panel), weight, panel);
         for (int64_t tile = 0; tile < count; ++tile) leave(n, first + tile, weight, panel, block, tile);
-        if (mixes(panel)) add_hidden(n, h, first, first + count, weight, panel);
+        if (mixes(panel)) add_hidden(n, h, first, first + count, weight, panel, block);
       });
     }
   }
@@ -220,9 +237,10 @@ class Convolutions {
  private:
   // Pixels of the result, side by side or one below the other, that have the same taps.
   struct Run {
-    Rows<const T> x, h, onto;  // where tap 0 reads, the hidden channels, what is added
+    int64_t n, top, left, pixels;  // the first one, and how many
+    int64_t x_step;
+    Rows<const T> h, onto;  // the hidden channels, what is added
     Rows<T> y;
-    int64_t pixels, first_row, end_row, first_column, end_column;
   };
 
   bool has_local(int64_t panel) const { return panel * Packed<T>::WIDTH < job->local_out; }
@@ -246,12 +264,11 @@ class Convolutions {
 
   // The taps', and that of the hidden channels.
   void add_parts(std::vector<Part<T>>& parts, const Run& run, int64_t inputs) const {
-    const Layout& of_x = maps->x.layout;
-    const int64_t down = job->height.dilation * of_x.row, right = job->width.dilation * of_x.pixel;
-    for (int64_t row = run.first_row; row < run.end_row; ++row)
-      for (int64_t column = run.first_column; column < run.end_column; ++column)
-        parts.push_back({run.x.first + row * down + column * right, run.x.step, inputs,
-                         (row * job->width.kernel + column) * depth});
+    for (int64_t tap = 0; tap < taps; ++tap) {
+      const int64_t h = job->height.pixel(run.top, tap / job->width.kernel);
+      const int64_t w = job->width.pixel(run.left, tap % job->width.kernel);
+      if (h >= 0 && w >= 0) parts.push_back({maps->x.at(run.n, h, w), run.x_step, inputs, tap * depth});
+    }
     parts.push_back({run.h.first, run.h.step, hidden, places * depth});
   }
 
@@ -279,21 +296,16 @@ class Convolutions {
     const Map<const T> of_hidden{hidden_map, {0, width.outputs * hidden, hidden}};
     for (int64_t i = 0; i < (upright ? columns : rows); ++i) {
       const int64_t top = upright ? h : h + i, left = upright ? w + i : w;
-      const T* x = maps->x.at(n, top * height.stride - height.padding, left * width.stride - width.padding);
-      runs.push_back({{x, x_step},
+      runs.push_back({n, top, left, upright ? rows : columns, x_step,
                       {of_hidden.at(n, top, left), step(of_hidden.layout)},
                       {maps->onto.at(n, top, left), step(maps->onto.layout)},
-                      {maps->y.at(n, top, left), step(maps->y.layout)},
-                      upright ? rows : columns, height.first_tap(top), height.end_tap(top), width.first_tap(left),
-                      width.end_tap(left)});
+                      {maps->y.at(n, top, left), step(maps->y.layout)}});
     }
   }
 
   void enter(int64_t n, int64_t number, const TileBlock<T>& block, int64_t tile) const {
-    const Axis &height = job->height, &width = job->width;
     const T* pixels[READ][READ];
-    window(maps->x, height.size, width.size, n, grid.top(number) - height.padding, grid.left(number) - width.padding,
-           pixels);
+    window(maps->x, job->height, job->width, n, grid.top(number), grid.left(number), pixels);
     block.enter(tile, pixels);
   }
 
@@ -316,13 +328,16 @@ class Convolutions {
           V value = pixels[row - top][w - left] + shift;
           if (onto) value += load<T, LANES>(onto + column, count);
           if (ends) value = rectified(value);
-          store<T, LANES>(value, maps->y.at(n, row, w) + column, count);
+          T* to = maps->y.at(n, row, w) + column;
+          if (mixes(panel)) to = block.pixels_of(row - top, tile) + (w - left) * Packed<T>::WIDTH + lane;
+          store<T, LANES>(value, to, count);
         }
     }
   }
 
-  // What the hidden channels add to tiles from number `first` to before `end`.
-  void add_hidden(int64_t n, const T* h, int64_t first, int64_t end, const Packed<T>& weight, int64_t panel) const {
+  // The pixels that a block of tiles, from number `first` to before `end`, has made, with what the hidden channels add.
+  void add_hidden(int64_t n, const T* h, int64_t first, int64_t end, const Packed<T>& weight, int64_t panel,
+                  const TileBlock<T>& block) const {
     const Map<const T> of_hidden{h, {0, job->width.outputs * hidden, hidden}};
     const unsigned finish = ADD | (job->relu ? RELU : STORE);
     for (int64_t number = first, next; number < end; number = next) {
@@ -332,7 +347,9 @@ class Convolutions {
       const int64_t pixels = std::min((next - number) * TILE, job->width.outputs - left);
       for (int64_t row = top; row < bottom; ++row) {
         const Part<T> part{of_hidden.at(n, row, left), hidden, hidden, places * depth};
-        multiply(finish, &part, &part + 1, pixels, weight, panel, {maps->y.at(n, row, left), maps->y.layout.pixel});
+        multiply_panel(finish, &part, &part + 1, pixels, weight, panel,
+                       {maps->y.at(n, row, left) + panel * Packed<T>::WIDTH, maps->y.layout.pixel},
+                       {block.pixels_of(row - top, number - first), Packed<T>::WIDTH});
       }
     }
   }

@@ -14,12 +14,15 @@ from ffconv.ops.native.inference import spectral_transform_job
 from ffconv.ops.native.paths import Paths
 from ffconv.ops.native.transforms import compiled
 
+_PADDING_MODES = ("zeros", "reflect", "replicate", "circular")  # as PaddingMode in convolution.hpp
+
 
 class _Axis(ctypes.Structure):
     """The structure Axis in convolution.hpp."""
 
     _fields_ = [
-        (name, ctypes.c_int64) for name in ("size", "outputs", "kernel", "stride", "padding", "dilation")
+        (name, ctypes.c_int64)
+        for name in ("size", "outputs", "kernel", "stride", "padding", "dilation", "mode")
     ]
 
 
@@ -85,7 +88,7 @@ class Convolution:
     """An FFC made ready for maps of one size: its ordinary convolutions, and its Spectral Transform, if any.
 
     Args:
-        x: a map, padded as far as that is not by zeros.
+        x: a map, not smaller than it can be padded.
         size: (H_out, W_out).
         paths: the convolutions.
         layers: as for :func:`spectral_transform`; so are eps and weight. None without a Spectral Transform.
@@ -120,7 +123,8 @@ class Convolution:
         bias, weight, *layers = rest  # pyright: ignore[reportAssignmentType]
         to_global = paths.l2g if weight is None else weight
         global_in, global_out = x.shape[1] - paths.local_in, 0 if to_global is None else to_global.shape[0]
-        geometry = (x.shape[2:], size, paths.kernel, paths.stride, paths.padding, paths.dilation)
+        modes = [_PADDING_MODES.index(mode) for mode in paths.padding_modes]
+        geometry = (x.shape[2:], size, paths.kernel, paths.stride, paths.padding, paths.dilation, modes)
         height, width = (_Axis(*numbers) for numbers in zip(*geometry, strict=True))
         self._around = _ConvolutionJob(
             height=height,

@@ -341,6 +341,7 @@ void run_convolution(SpectralTransformJob<T> job, const ConvolutionMaps<T>& maps
   job.x = pooled ? maps.pooled.values : maps.x.values + job.around->local_in;
   job.x_layout = pooled ? maps.pooled.layout : maps.x.layout;
   job.maps = &maps;
+  take_large_pages(maps.y.values, job.N * maps.y.layout.image * int64_t(sizeof(T)));
   run_spectral_transform<T, LANES>(job);
 }
 

@@ -21,8 +21,9 @@ class Paths(NamedTuple):
     g2l: Tensor | None
     bias: Tensor | None
     stride: Sequence[int]
-    padding: Sequence[int]  # zeros above and to the left
+    padding: Sequence[int]  # above and to the left
     dilation: Sequence[int]
+    padding_modes: Sequence[str] = ("zeros", "zeros")
     relu: bool = False
     turned: bool = False  # whether a kernel's taps are in reverse order, from the last row and column on
 
@@ -32,7 +33,8 @@ class Paths(NamedTuple):
             return self
         l2l, l2g, g2l = (None if weight is None else weight.squeeze(2) for weight in self[:3])
         stride, padding, dilation = self.stride[1:], self.padding[1:], self.dilation[1:]
-        return self._replace(l2l=l2l, l2g=l2g, g2l=g2l, stride=stride, padding=padding, dilation=dilation)
+        of_frames = self._replace(padding_modes=self.padding_modes[1:], stride=stride, dilation=dilation)
+        return of_frames._replace(l2l=l2l, l2g=l2g, g2l=g2l, padding=padding)
 
     @property
     def kernel(self) -> Sequence[int]:
@@ -50,7 +52,7 @@ class Paths(NamedTuple):
         return fit and (self.bias is None or len(self.bias) == local_out + global_out)
 
     def back(self) -> Paths:
-        """Those that make the gradient of x of that of the result, if the stride is 1."""
+        """Those that make the gradient of x of that of the result, if the stride is 1, padded by zeros."""
         l2l, l2g, g2l = (None if weight is None else weight.transpose(0, 1) for weight in self[:3])
         spans = zip(self.kernel, self.dilation, self.padding, strict=True)
         padding = [d * (k - 1) - before for k, d, before in spans]

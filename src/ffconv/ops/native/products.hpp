@@ -130,6 +130,7 @@ template <typename T, int ROWS, int VECTORS>
 void product_tile(const Product<T>& of, int64_t row) {
   constexpr int LANES = Packed<T>::LANES;
   using V = typename Vector<T, LANES>::type;
+  constexpr int64_t ROWS_AHEAD = 32;  // of the panel, for which the first cache is too small
   const int64_t c_step = of.c.step, onto_step = of.onto.step;
   T* const c = of.c.first + row * c_step;
   const T* const onto = of.onto.first + row * onto_step;
@@ -147,16 +148,19 @@ void product_tile(const Product<T>& of, int64_t row) {
   for (const Part<T>* part = of.parts; part < of.parts_end; ++part) {
     const int64_t step = part->step, depth = part->depth;
     const T *left = part->first + row * step, *panel = of.panel + part->start * Packed<T>::WIDTH;
-    const bool ahead = of.first_panel && part + 1 == of.parts_end;
+    const int64_t ahead = of.first_panel && part + 1 == of.parts_end ? ROWS * step : LANES;  // the next tile, or values
     for (int64_t start = 0; start < depth; start += LANES) {
-      if (ahead)
 #pragma GCC unroll 16
-        for (int r = 0; r < ROWS; ++r) __builtin_prefetch(left + (ROWS + r) * step + start);  // of the next tile
+      for (int r = 0; r < ROWS; ++r) __builtin_prefetch(left + r * step + start + ahead);
       const int64_t end = std::min<int64_t>(start + LANES, depth);
       for (int64_t k = start; k < end; ++k) {
         V right[VECTORS];
 #pragma GCC unroll 2
-        for (int v = 0; v < VECTORS; ++v) right[v] = load<T, LANES>(panel + (2 * k + v) * LANES, LANES);
+        for (int v = 0; v < VECTORS; ++v) {
+          const T* from = panel + (2 * k + v) * LANES;
+          right[v] = load<T, LANES>(from, LANES);
+          __builtin_prefetch(from + ROWS_AHEAD * Packed<T>::WIDTH);
+        }
 #pragma GCC unroll 16
         for (int r = 0; r < ROWS; ++r) {
           const V value = left[r * step + k] - V{};  // in all lanes

@@ -2,10 +2,13 @@
 
 #pragma once
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <new>
 #include <utility>
 
@@ -71,6 +74,16 @@ inline void transpose(typename Vector<T, LANES>::type* rows) {
   }
 }
 
+// So much memory malloc does not keep from call to call. Fresh pages each cost a way into the kernel when they are
+// first written: large ones are fewer.
+inline void take_large_pages(void* memory, int64_t bytes) {
+  constexpr int64_t NOT_KEPT = int64_t(32) << 20, PAGE = int64_t(2) << 20;
+  if (bytes < NOT_KEPT) return;
+  void* first = memory;
+  size_t left = bytes;
+  if (std::align(PAGE, PAGE, first, left)) madvise(first, left, MADV_HUGEPAGE);
+}
+
 // Aligned memory of one thread. It stays for the thread's next call, unless it is large: fresh pages cost more
 // than what is computed on them.
 class Scratch {
@@ -85,6 +98,7 @@ class Scratch {
       size_ = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
       memory_ = static_cast<char*>(std::aligned_alloc(ALIGNMENT, size_));
       if (!memory_) throw std::bad_alloc();
+      take_large_pages(memory_, size_);
     }
     return memory_;
   }

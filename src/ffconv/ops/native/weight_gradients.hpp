@@ -79,8 +79,8 @@ class WeightGradients {
     using V = typename Vector<T, TilePoints<T>::LANES>::type;
     const int64_t n = number / grid.tiles(), top = grid.top(number % grid.tiles()), left = grid.left(number % grid.tiles());
     const T *read[READ][READ], *made[TILE][TILE];
-    window(job.x, of.height.size, of.width.size, n, top - of.height.padding, left - of.width.padding, read);
-    window(job.grad, grid.height, grid.width, n, top, left, made);
+    window(job.x, of.height, of.width, n, top, left, read);
+    window(job.grad, Axis{grid.height}, Axis{grid.width}, n, top, left, made);
     x.enter(tile, read, [](V& d0, V& d1, V& d2, V& d3) { pixels_to_points(d0, d1, d2, d3); });
     grad.enter(tile, made, [](V& y0, V& y1, V& y2, V& y3) { pixel_gradients_to_points(y0, y1, y2, y3); });
   }

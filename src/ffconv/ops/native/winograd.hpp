@@ -132,7 +132,8 @@ class TilePoints {
   T* const values;
 };
 
-// As many tiles as one thread makes at once: their input at all points, and its products with one panel of the weight.
+// As many tiles as one thread makes at once: their input at all points, its products with one panel of the weight, and
+// the pixels to which more is added before they are written.
 template <typename T>
 class TileBlock {
  public:
@@ -143,7 +144,10 @@ class TileBlock {
   static constexpr int64_t MOST = 56 / TILE_ROWS * TILE_ROWS;
 
   TileBlock(int64_t depth, Pieces& pieces)
-      : depth(depth), inputs(MOST, depth, pieces), products(pieces.take<T>(depth ? MOST * POINTS * WIDTH : 0)) {}
+      : depth(depth),
+        inputs(MOST, depth, pieces),
+        products(pieces.take<T>(depth ? MOST * POINTS * WIDTH : 0)),
+        made(pieces.take<T>(depth ? MOST * TILE * TILE * WIDTH : 0)) {}
 
   // What a tile reads; null where it reaches beyond the map, which has zeros there.
   void enter(int64_t tile, const T* const (&pixels)[READ][READ]) const {
@@ -174,10 +178,13 @@ class TileBlock {
       points_to_pixels(half[i][0], half[i][1], half[i][2], half[i][3], pixels[i][0], pixels[i][1]);
   }
 
+  // Pixels of the tiles from this one on that lie in one row, WIDTH columns each.
+  T* pixels_of(int64_t pixel_row, int64_t tile) const { return made + (pixel_row * MOST + tile) * TILE * WIDTH; }
+
  private:
   const int64_t depth;
   const TilePoints<T> inputs;
-  T* const products;
+  T *const products, *const made;
 };
 
 }  // namespace
