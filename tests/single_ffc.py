@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ffconv.ops import FFC2d, transform_engine
+from ffconv.ops import FFC2d, FFC3d, transform_engine
 
 CHANNELS = (24, 40)
 
@@ -40,10 +40,21 @@ def by_parts(ffc: FFC2d, x: Tensor) -> Tensor:
         return ffc(x)
 
 
+class Sum(nn.Module):
+    """ffc(x) + other."""
+
+    def __init__(self, ffc: FFC2d | FFC3d) -> None:
+        super().__init__()
+        self.ffc = ffc
+
+    def forward(self, x: Tensor, other: Tensor) -> Tensor:
+        return self.ffc(x) + other
+
+
 class Shortcut(nn.Module):
     """relu(ffc(x) + other), as in a residual block."""
 
-    def __init__(self, ffc: FFC2d) -> None:
+    def __init__(self, ffc: FFC2d | FFC3d) -> None:
         super().__init__()
         self.ffc, self.relu = ffc, nn.ReLU(inplace=True)
 

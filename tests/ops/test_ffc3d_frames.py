@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import oracles
 from ffconv.ops import FFC2d, FFC3d, SpectralTransform, native, transform_engine
 from ffconv.surgery import fuse
-from single_ffc import Shortcut
+from single_ffc import Shortcut, Sum
 
 needs_library = pytest.mark.skipif(not native.available(), reason="no C++ compiler on this machine")
 
@@ -259,6 +259,12 @@ def test_what_is_added_in_a_prepared_layer_may_be_less_than_a_clip(other: Any) -
     ffc, x = layer(), clip()
     expected = oracles.ffc(ffc, x)
     torch.testing.assert_close(fuse(Shortcut(ffc))(x, other), nn.functional.relu(expected + other), **CLOSE)
+
+
+def test_as_many_frames_of_another_number_of_clips_are_added_by_torchs_rules() -> None:
+    ffc, x = layer(), clip(1, 6, 5, number=2)
+    other = torch.arange(2.0, dtype=torch.float64).reshape(1, 1, 2, 1, 1).expand(1, 24, 2, 6, 5)
+    torch.testing.assert_close(fuse(Sum(ffc))(x, other), oracles.ffc(ffc, x) + other, **CLOSE)
 
 
 @pytest.mark.parametrize("prepared", [False, True])

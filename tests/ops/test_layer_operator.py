@@ -15,7 +15,7 @@ from torch.func import functional_call
 from ffconv.ops import FFC2d, native
 from ffconv.ops.engines import transform_engine
 from ffconv.surgery import fuse
-from single_ffc import CHANNELS, Shortcut, by_parts, image, layer
+from single_ffc import CHANNELS, Shortcut, Sum, by_parts, image, layer
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="no C++ compiler on this machine")
 
@@ -28,15 +28,6 @@ def _forget_graphs() -> None:
 
 def compiled(function: Any, **options: Any) -> Any:
     return torch.compile(function, fullgraph=True, **{"backend": "aot_eager", **options})
-
-
-class Sum(nn.Module):
-    def __init__(self, ffc: FFC2d) -> None:
-        super().__init__()
-        self.ffc = ffc
-
-    def forward(self, x: Tensor, other: Tensor) -> Tensor:
-        return self.ffc(x) + other
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
@@ -170,6 +161,20 @@ def test_statistics_in_training_mode() -> None:
     torch.testing.assert_close(dict(ffc.named_buffers()), dict(twin.named_buffers()))
 
 
+def test_statistics_in_training_mode_of_a_result_that_nobody_reads() -> None:
+    ffc, x = layer(3, 1, 1).train(), image(8, 9)
+    twin = copy.deepcopy(ffc)
+
+    def without_result(x: Tensor) -> Tensor:
+        ffc(x)
+        return 2 * x
+
+    with torch.no_grad():
+        compiled(without_result)(x)
+        twin(x)
+    torch.testing.assert_close(dict(ffc.named_buffers()), dict(twin.named_buffers()))
+
+
 def operators(function: Any, x: Tensor) -> set[str]:
     """Names of a graph's operators."""
     found: set[str] = set()
@@ -201,8 +206,20 @@ def test_a_hook_is_called_once() -> None:
         torch.testing.assert_close(compiled(ffc)(x), 2 * by_parts(layer(3, 1, 1), x))
 
 
+def test_a_hook_is_called_once_where_tensors_stand_in_for_the_layers_own() -> None:
+    ffc, x = layer(3, 1, 1), image(8, 9)
+    other = copy.deepcopy(ffc)
+    ffc.register_forward_hook(lambda module, args, y: 2 * y)
+    with torch.no_grad():
+        other.weight_l2l.mul_(3)  # pyright: ignore[reportOptionalMemberAccess]
+        given = dict(other.named_parameters())
+        graph = compiled(lambda tensors, x: functional_call(ffc, tensors, (x,)))
+        torch.testing.assert_close(graph(given, x), 2 * by_parts(other, x))
+
+
+@pytest.mark.parametrize("prepare", [nn.Sequential, lambda ffc: fuse(nn.Sequential(ffc))])
 @pytest.mark.parametrize("x", [torch.zeros(1, 23, 8, 8), torch.zeros(1, 24, 2, 8)], ids=["channels", "size"])
-def test_what_does_not_fit_is_torchs_error(x: Tensor) -> None:
-    ffc = layer(5).float()
+def test_what_does_not_fit_is_torchs_error(x: Tensor, prepare: Any) -> None:
+    network = prepare(layer(5).float())
     with torch.no_grad(), pytest.raises(RuntimeError, match=r"23 channels|smaller|[Kk]ernel size|too small"):
-        compiled(ffc)(x)
+        compiled(network)(x)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import pytest
@@ -72,6 +74,21 @@ class TestKeptWeights:
         for y in (x, smaller, x):
             torch.testing.assert_close(fused(y), by_parts(ffc, y))
         torch.testing.assert_close(fused.float()(x.float()), by_parts(ffc, x).float(), atol=1e-5, rtol=1e-5)
+
+    @pytest.mark.parametrize("copied", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))])
+    def test_copies_keep_them_too(self, copied: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        made: list[bool] = []
+
+        class Counted(native.Convolution):
+            def __init__(self, *arguments: Any, keep_packed: bool, **options: Any) -> None:
+                made.append(keep_packed)
+                super().__init__(*arguments, keep_packed=keep_packed, **options)
+
+        fused, x = copied(fuse(nn.Sequential(layer(3, 1, 1)))), image(8, 8)
+        monkeypatch.setattr(native, "Convolution", Counted)
+        for _ in range(2):
+            fused(x)
+        assert made == [True]
 
     def test_made_in_inference_mode_they_are_packed_each_time(self) -> None:
         x = image(8, 8)
