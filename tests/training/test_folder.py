@@ -48,6 +48,11 @@ def test_a_field_of_one_start_only_is_refused_too(started: Path):
         RunFolder(started, CONFIG | {"seed": 1}).check(resume=True)
 
 
+def test_a_field_of_the_earlier_start_only_is_refused_too(started: Path):
+    with pytest.raises(InputError, match=r"loop.epochs is None, but .* was started with 5"):
+        RunFolder(started, CONFIG | {"loop": {"log_every": 10}}).check(resume=True)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
