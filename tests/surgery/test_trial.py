@@ -107,6 +107,17 @@ def test_network_that_depends_on_values_is_run_with_data() -> None:
     assert names(model) == ["first", "second"]
 
 
+def test_an_example_that_the_network_writes_to_stays_as_it_is() -> None:
+    class Writing(Network):
+        def forward(self, x: Tensor) -> Tensor:
+            x += 1
+            return super().forward(x) if x.sum() > 0 else x  # which only a run with data tells
+
+    example = torch.zeros(1, 3, 8, 8)
+    trial_forward(Writing(), example)
+    assert not example.any()
+
+
 def test_network_on_the_meta_device() -> None:
     assert names(Network().to("meta")) == ["first", "second"]
 
