@@ -78,6 +78,32 @@ def test_norm_of_a_map_that_others_read_too_stays():
     assert isinstance(fused.norm, nn.BatchNorm2d)
 
 
+@pytest.mark.parametrize("kind", [nn.Conv2d, FFC2d])
+def test_norm_behind_a_convolution_that_runs_twice_stays(kind):
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = kind(8, 8, 1), nn.BatchNorm2d(8)
+
+        def forward(self, x):
+            return self.conv(self.norm(self.conv(x)))
+
+    network = _trained(Network().double())
+    x = torch.randn(2, 8, 5, 6, dtype=torch.float64)
+    torch.testing.assert_close(fuse(network)(x), network(x))
+
+
+def test_norm_without_statistics_stays():
+    network = nn.Sequential(FFC2d(8, 8, 1), nn.BatchNorm2d(8, track_running_stats=False)).double().eval()
+    x = torch.randn(2, 8, 5, 6, dtype=torch.float64)
+    torch.testing.assert_close(fuse(network)(x), network(x))
+
+
+def test_nothing_of_a_prepared_network_wants_a_gradient():
+    network = nn.Sequential(FFC2d(8, 8, 1), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 1))
+    assert not any(parameter.requires_grad for parameter in fuse(network).parameters())
+
+
 def test_the_given_network_is_left_alone():
     network = nn.Sequential(FFC2d(8, 8, 3), nn.BatchNorm2d(8)).train()
     before = copy.deepcopy(network.state_dict())

@@ -22,7 +22,7 @@ from ffconv.surgery.clip_layers import PaddedConv3d
 
 _CONVOLUTION_OF: dict[type[nn.Module], Any] = {FFC1d: nn.Conv1d, FFC2d: nn.Conv2d, FFC3d: nn.Conv3d}
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-_ADDITIONS = (operator.add, operator.iadd, torch.add)
+_ADDITIONS = (operator.add, torch.add)
 
 
 def fuse(model: nn.Module) -> fx.GraphModule:
@@ -34,7 +34,8 @@ def fuse(model: nn.Module) -> fx.GraphModule:
     compiler makes them part of the ReLU. Values change by rounding only.
 
     Args:
-        model: any network that ``torch.fx`` can trace.
+        model: any network that ``torch.fx`` can trace. It takes ``x += y`` for ``x = x + y``: another name
+            of that x keeps the former value.
     Returns:
         The network in evaluation mode. It has no parts to train or to convert back.
     Raises:
