@@ -17,7 +17,6 @@ class _AddToPart(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, y: Tensor, z: Tensor, first: int) -> Tensor:
         ctx.part = (1, first, z.shape[1])
-        ctx.dtype = z.dtype
         y.narrow(*ctx.part).add_(z)
         ctx.mark_dirty(y)
         return y
@@ -25,7 +24,7 @@ class _AddToPart(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None]:
         (grad,) = grad_outputs
-        return grad, grad.narrow(*ctx.part).to(ctx.dtype), None
+        return grad, grad.narrow(*ctx.part), None
 
 
 def add_to_global(y: Tensor, z: Tensor) -> Tensor:
