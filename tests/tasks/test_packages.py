@@ -55,6 +55,15 @@ def test_classes_and_the_evaluation_transform_are_those_of_the_configuration(tmp
     assert transform["mean"] == [0.1, 0.2, 0.3]
 
 
+def test_images_are_resized_as_by_timm(tmp_path: Path):
+    path = small(
+        tmp_path, About(preprocessing={"input_size": (3, 28, 28), "crop_pct": 0.88})
+    )  # 28 / .88 = 31.8
+    config = timm.data.resolve_model_data_config(from_pretrained(tmp_path))
+    resize = timm.data.create_transform(**config).transforms[0]
+    assert load_classifier(path).data["transform"]["eval_short_side"] == resize.size
+
+
 def test_the_network_is_the_one_that_was_saved(tmp_path: Path):
     path = small(tmp_path)
     expected = from_pretrained(tmp_path).state_dict()

@@ -89,6 +89,13 @@ def test_classification_tells_classes_and_the_evaluation_transform():
     }
 
 
+def test_timm_resizes_to_the_short_side_of_the_checkpoint():
+    transform = ImageTransformConfig(eval_size=17, eval_short_side=25)  # 17 / (17 / 25) is a bit below 25
+    data = plain(DataConfig("set", transform=transform))
+    about = about_checkpoint({**metadata("classification"), "data": data})
+    assert timm.data.create_transform(**about.preprocessing).transforms[0].size == 25
+
+
 def test_metrics_are_those_of_the_network():
     assert about_checkpoint(metadata("pose")).metrics == {"epoch": 3, "top1": 50.0}
 

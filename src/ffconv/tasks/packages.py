@@ -6,6 +6,7 @@ become what a checkpoint of ``ffconv train`` says of itself.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ def _data(task: Task, known: Mapping[str, Any], where: Path) -> dict[str, Any]:
     else:
         mode = known.get("crop_mode", "center")
         require(mode == "center", f"{where}: crop_mode={mode}: only centre crops are made")
-        cut["eval_short_side"] = round(height / (known.get("crop_pct") or 1.0))
+        cut["eval_short_side"] = math.floor(height / (known.get("crop_pct") or 1.0))  # as timm has it
         for name in ("mean", "std"):
             value: Any = known.get(name)
             colours = isinstance(value, list) and len(value) == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,14 @@ def _preprocessing(task: str, data: Mapping[str, Any]) -> dict[str, Any]:
         return {"input_size": (4, side, side)}
     return {
         "input_size": (3, side, side),
-        "crop_pct": side / chain["eval_short_side"],
+        "crop_pct": _share(side, chain["eval_short_side"]),
         "interpolation": chain.get("interpolation", "bilinear"),
         "mean": chain["mean"],
         "std": chain["std"],
     }
+
+
+def _share(side: int, short_side: int) -> float:
+    """The part ``side`` of ``short_side``, of which timm, rounding down, makes this short side again."""
+    share = side / short_side
+    return share if math.floor(side / share) == short_side else math.nextafter(share, 0)
