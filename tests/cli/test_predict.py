@@ -86,7 +86,7 @@ def test_a_bad_image_is_named_after_the_others_predictions(
 
 
 @pytest.mark.parametrize(
-    ("images", "message"), [("none", "none: no such folder"), ("empty", "empty: holds no image")]
+    ("images", "message"), [("none", "none: no such file or folder"), ("empty", "empty: holds no image")]
 )
 def test_a_missing_or_empty_folder_is_one_line(
     images: str, message: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

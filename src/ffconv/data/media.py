@@ -14,7 +14,7 @@ import numpy as np
 
 from ffconv.data.decoding import read_bytes
 from ffconv.data.samples import EncodedSample
-from ffconv.errors import InputError
+from ffconv.errors import InputError, require
 
 #: Label of a sample without one.
 NO_LABEL = -1
@@ -127,9 +127,8 @@ class MediaFiles:
         path = Path(path)
         self._media = media
         with named_os_errors():
-            self.files = (
-                [path] if path.is_file() else sorted(map(Path, files_below(_existing_folder(path), media)))
-            )
+            require(path.exists(), f"{path}: no such file or folder")
+            self.files = [path] if path.is_file() else sorted(map(Path, files_below(path, media)))
         if not self.files:
             raise InputError(f"{path}: holds no {media.noun} ({media.listed})")
 
