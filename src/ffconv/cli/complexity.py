@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from ffconv.analysis.tables import Report
 
-HELP = "count parameters and multiply-adds of networks, in total or by layer"
+HELP = "Parameters and multiply-adds of networks, in total or by layer."
 
 _FRAMES = 8  # of the paper's clips
 _TABLES = (1, 2, 3, 4, 5, 6)
@@ -27,6 +27,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "networks",
         nargs="*",
         type=str,
+        default=[],
         metavar="MODEL",
         help="name[,argument=value,...] of a timm, torchvision or ffconv network",
     )

@@ -130,7 +130,9 @@ def _metrics(run: Path) -> list[dict[str, float]]:
                 {column: float(text) for column, text in row.items() if text} for row in csv.DictReader(file)
             ]
     except OSError as error:
-        raise InputError(f"{run} is no run folder with a finished epoch: {error}") from error
+        raise InputError(
+            f"{run} is no run folder with a finished epoch: {METRICS}: {error.strerror}"
+        ) from error
     except (ValueError, TypeError) as error:
         raise InputError(f"{run / METRICS} is damaged: {error}") from error
     require(bool(rows), f"{run / METRICS} has no row yet")
