@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ffconv.cli.checkpoints import checkpoint_file
 from ffconv.cli.parser import from_plain
+from ffconv.cli.progress import shown
 from ffconv.cli.recipes import merged
 from ffconv.files import make_folder, write_atomically
 from ffconv.wording import counted
@@ -80,6 +81,7 @@ def evaluate(
     output = arguments.output or path.parent / f"{path.stem}-{arguments.split}"
     if accelerator.is_main_process:
         make_folder(output)  # before the work, which would be lost
+        task.watch_evaluation(lambda batches: shown(batches, "evaluating", total=len(batches)))
     with torch.no_grad(), accelerator.autocast():
         scores = score(task, network.to(accelerator.device))
     if accelerator.is_main_process:

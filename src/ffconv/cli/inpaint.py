@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ffconv.cli.checkpoints import add_device, checkpoint_file
 from ffconv.cli.main import INPUT_ERROR
+from ffconv.cli.progress import shown
 from ffconv.errors import InputError, require
 from ffconv.files import make_folder, write_atomically
 from ffconv.pictures import encoded
@@ -72,7 +72,7 @@ def run(arguments: Any) -> int:
     device = start_accelerator(LoopConfig(device=arguments.device)).device
     network = load_filler(checkpoint_file(arguments.checkpoint), arguments.arguments).to(device)
     failures = []
-    for pair, target in _progress(list(zip(pairs, targets, strict=True))):
+    for pair, target in shown(zip(pairs, targets, strict=True), "filling", total=len(pairs)):
         try:
             _fill_file(network, pair, target, max_pixels=arguments.max_pixels, device=device)
         except InputError as error:
@@ -104,17 +104,6 @@ def _targets(pairs: list[MaskedImage], arguments: Any) -> list[Path]:
     for folder in {target.parent for target in targets}:
         make_folder(folder)
     return targets
-
-
-def _progress(items: list[tuple[MaskedImage, Path]]) -> Iterator[tuple[MaskedImage, Path]]:
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    shown: Iterable[tuple[MaskedImage, Path]] = track(
-        items, "filling", console=console, disable=not console.is_terminal or len(items) == 1
-    )
-    yield from shown
 
 
 def _fill_file(

@@ -12,6 +12,7 @@ from ffconv.cli.checkpoints import add_device, checkpoint_file
 from ffconv.cli.likeliest import likeliest
 from ffconv.cli.main import INPUT_ERROR
 from ffconv.cli.parser import CommandParser, from_plain
+from ffconv.cli.progress import shown
 from ffconv.errors import require
 from ffconv.files import make_folder
 
@@ -65,7 +66,8 @@ def run(arguments: Any) -> int:
     records = []
     with torch.no_grad():
         share = share_of(accelerator, arguments.batch_size)
-        for video in scored_videos(network, batches, data.clip, views=views, share=share):
+        scored = scored_videos(network, batches, data.clip, views=views, share=share)
+        for video in shown(scored, "predicting", total=len(files)):
             named = [
                 likeliest(scores, classifier.classes, top=arguments.top)
                 for scores in (video.scores, *video.clip_scores)

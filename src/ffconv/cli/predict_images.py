@@ -12,6 +12,7 @@ from ffconv.cli.checkpoints import add_device, checkpoint_file
 from ffconv.cli.likeliest import likeliest
 from ffconv.cli.main import INPUT_ERROR
 from ffconv.cli.parser import CommandParser, from_plain
+from ffconv.cli.progress import shown
 from ffconv.errors import require
 
 if TYPE_CHECKING:
@@ -49,7 +50,12 @@ def run(arguments: Any) -> int:
     device = start_accelerator(LoopConfig(device=arguments.device)).device
     records = [
         {"image": str(files.files[index]), "predictions": predictions}
-        for index, predictions in _predict(classifier, batches, top=arguments.top, device=device)
+        for index, predictions in _predict(
+            classifier,
+            shown(batches, "predicting", total=len(batches)),
+            top=arguments.top,
+            device=device,
+        )
     ]
     _print(records, arguments.format)
     for sample in batches.skipped:

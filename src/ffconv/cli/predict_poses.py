@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ffconv.cli.checkpoints import add_device, checkpoint_file
 from ffconv.cli.main import INPUT_ERROR
 from ffconv.cli.parser import CommandParser, from_plain
+from ffconv.cli.progress import shown
 from ffconv.errors import require
 from ffconv.files import make_folder, write_atomically
 from ffconv.pictures import encoded
@@ -138,7 +139,8 @@ def _images(path: Path, record: _Record, output: Path) -> tuple[str, list[str]]:
     files = ImageFiles(path).files
     names = [file.name if path.is_file() else file.relative_to(path).as_posix() for file in files]
     skipped: list[str] = []
-    for name, number, file in zip(names, image_numbers(names), files, strict=True):
+    numbered = zip(names, image_numbers(names), files, strict=True)
+    for name, number, file in shown(numbered, "predicting", total=len(files)):
         try:
             picture = Picture(name, number, read_image(file))
         except UnreadableSample as error:
@@ -163,7 +165,8 @@ def _video(path: Path, record: _Record, output: Path) -> str:
     target = output / f"{path.stem}.mp4"
     _prepare(target, source=path)
     with open_with_pyav(path, str(path)) as video, video_writer(target, video.rate) as writer:
-        for number, frame in enumerate(video.frames()):
+        frames = shown(video.frames(), "predicting", total=round(video.seconds * video.rate))
+        for number, frame in enumerate(frames):
             picture = Picture(f"{path.name}#{number:06d}", number, Image.fromarray(frame))
             writer.write(np.asarray(record.add(picture)))
     return f"{record.write(output, 'frame')} of {target}"

@@ -19,7 +19,7 @@ from ffconv.data.views import normalised
 from ffconv.errors import require
 from ffconv.metrics.classification import ClassificationMetrics, ClassificationScores
 from ffconv.tasks.labelled import LabelledTask
-from ffconv.tasks.loaders import SplitLoaders
+from ffconv.tasks.loaders import SplitLoaders, Watch
 from ffconv.tasks.multi_view import scored_videos
 from ffconv.tasks.networks import ModelConfig, build_network
 from ffconv.tasks.norms import freeze_norms, keep_frozen
@@ -85,6 +85,10 @@ class Action(LabelledTask):
         Every process must call it; all get the same.
         """
         return self._scores(model, self._testing.evaluation(split), self.config.data.test)
+
+    def watch_evaluation(self, watch: Watch) -> None:
+        super().watch_evaluation(watch)
+        self._testing.watch_evaluation = watch
 
     def skipped(self) -> Iterable[tuple[str, str]]:
         return (self._loaders.skipped | self._testing.skipped).items()

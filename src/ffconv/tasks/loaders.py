@@ -25,6 +25,10 @@ class Reading(Protocol):
     def verify(self) -> bool: ...
 
 
+#: What batches go through on their way.
+Watch = Callable[[Batches], Iterator[Batch]]
+
+
 class SplitLoaders:
     """The splits of a data set, opened when asked for, and their batches; loaders stay from epoch to epoch.
 
@@ -55,6 +59,7 @@ class SplitLoaders:
         self._samples: dict[Split, Any] = {}
         self._evaluations: dict[Split, BatchLoader] = {}
         self.skipped: dict[str, str] = {}  # reason for each unreadable sample left out so far, by name
+        self.watch_evaluation: Watch = iter  # shows a person how far it is
 
     def samples(self, split: Split) -> Any:
         """The samples of a split."""
@@ -89,11 +94,11 @@ class SplitLoaders:
             spec = self._spec(drop_last=False, batch_size=self._evaluation_batch)
             prepare = self._for_evaluation(samples)
             self._evaluations[split] = BatchLoader(samples, prepare, spec)
-        return self._noted(self._evaluations[split].evaluation())
+        return self._noted(self._evaluations[split].evaluation(), self.watch_evaluation)
 
-    def _noted(self, batches: Batches) -> Iterator[Batch]:
+    def _noted(self, batches: Batches, watch: Watch = iter) -> Iterator[Batch]:
         try:
-            yield from batches
+            yield from watch(batches)
         finally:
             self.skipped |= {sample.name: sample.reason for sample in batches.skipped}
 

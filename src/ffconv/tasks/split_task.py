@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, ClassVar, Protocol
 
-from ffconv.tasks.loaders import SplitLoaders
+from ffconv.tasks.loaders import SplitLoaders, Watch
 from ffconv.tasks.networks import ModelConfig
 from ffconv.training.config import plain
 from ffconv.training.task import Batch, Share
@@ -56,6 +56,10 @@ class SplitTask:
             "model": {"name": model.name, "arguments": model.arguments},
             "data": data,
         }
+
+    def watch_evaluation(self, watch: Watch) -> None:
+        """Have the batches of evaluation go through a function that shows how far it is."""
+        self._loaders.watch_evaluation = watch
 
     def skipped(self) -> Iterable[tuple[str, str]]:
         return self._loaders.skipped.items()
