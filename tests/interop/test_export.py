@@ -215,6 +215,23 @@ def test_a_file_that_fails_the_check_is_not_kept(network, tmp_path: Path, monkey
     assert (tmp_path / "x.pt").read_text() == "earlier"
 
 
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        (torch.full((1, 4), torch.nan), r"is wrong and was not kept: .* differs from the network by nan"),
+        (torch.zeros(4), r"with random 1x3x33x22 the exported file gives 4, the network 1x4"),
+    ],
+    ids=["no number", "shape"],
+)
+def test_what_is_no_result_of_the_network_fails_the_check(
+    found: torch.Tensor, message: str, network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("ffconv.interop.export.open_exported", lambda *_: lambda x: found)
+    with pytest.raises(InputError, match=message):
+        export(network, tmp_path / "x.pt", TINY_INPUT, ExportConfig(to="torchscript"))
+    assert not list(tmp_path.iterdir())
+
+
 def _wrong_when_traced(forward):
     return lambda self, x: forward(self, x) * (1.01 if torch.jit.is_tracing() else 1)
 
