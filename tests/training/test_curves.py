@@ -46,3 +46,12 @@ def test_the_averaged_weights_metric_is_drawn_beside_its_twin(drawn: list[matplo
 def test_several_runs_are_told_apart(drawn: list[matplotlib.figure.Figure]):
     draw_curves({"a": ROWS, "b": ROWS[:1]})
     assert [line.get_label() for line in drawn[0].axes[2].get_lines()] == ["a: top1", "b: top1"]
+
+
+def test_a_quantity_with_a_unit_says_so(drawn: list[matplotlib.figure.Figure]):
+    draw_curves(
+        {"run": [{"epoch": 1, "hole_psnr_thin": 20.0, "ema_psnr": 30.0, "hole_l1": 3.0, "ssim": 0.9}]}
+    )
+    assert [axes.get_ylabel() for axes in drawn[0].axes] == [
+        "hole_psnr_thin (dB)", "psnr (dB)", "hole_l1 (%)", "ssim",
+    ]  # fmt: skip

@@ -8,7 +8,7 @@ from ffconv.pictures import COLOURS, new_figure, png
 
 Rows = Sequence[Mapping[str, float]]
 
-_TITLES = {"lr": "learning rate", "top1": "top-1 (%)", "top5": "top-5 (%)"}
+_TITLES = {"lr": "learning rate", "top1": "top-1 (%)", "top5": "top-5 (%)", "hole_l1": "hole_l1 (%)"}
 _SETTINGS = {"epoch", "step", "images_per_second"}
 _DASHES = ("-", "--", ":", "-.")
 
@@ -57,7 +57,12 @@ def _panels(runs: Mapping[str, Rows]) -> dict[str, list[str]]:
     for name in names:
         if name in _SETTINGS:
             continue
-        kind = name.removeprefix("ema_")
-        title = "loss" if kind.endswith("loss") else _TITLES.get(kind, kind)
-        panels.setdefault(title, []).append(name)
+        panels.setdefault(_title(name.removeprefix("ema_")), []).append(name)
     return panels
+
+
+def _title(kind: str) -> str:
+    """With its unit, if the quantity has one."""
+    if kind.endswith("loss"):
+        return "loss"
+    return f"{kind} (dB)" if "psnr" in kind else _TITLES.get(kind, kind)
