@@ -38,13 +38,16 @@ class OuterSum {
   // Adds those of a (pixels, rows) and b (pixels, columns), whose pixels are so many values apart.
   void add(const T* a, int64_t a_pixel, const T* b, int64_t b_pixel, int64_t pixels) {
     const int64_t chunks = (pixels + CHUNK - 1) / CHUNK;
+    // Whether so many panels read a that it pays to lay a tile's values of all pixels side by side.
+    const bool copied = panels() > (a_pixel >= FAR ? 2 : 8);
     for (int64_t chunk = 0; chunk < chunks; ++chunk) {
       const int64_t first = pixels * chunk / chunks, count = pixels * (chunk + 1) / chunks - first;
-      if (copies_left()) copy_left(a + first * a_pixel, a_pixel, count);
+      if (copied) copy_left(a + first * a_pixel, a_pixel, count);
       for (int64_t panel = 0; panel < panels(); ++panel) {
         const bool narrow = columns - panel * WIDTH <= LANES;
-        narrow ? add_panel<1>(panel, a + first * a_pixel, a_pixel, b + first * b_pixel, b_pixel, count)
-               : add_panel<2>(panel, a + first * a_pixel, a_pixel, b + first * b_pixel, b_pixel, count);
+        const T* left = copied ? nullptr : a + first * a_pixel;
+        narrow ? add_panel<1>(panel, left, a_pixel, b + first * b_pixel, b_pixel, count)
+               : add_panel<2>(panel, left, a_pixel, b + first * b_pixel, b_pixel, count);
       }
     }
   }
@@ -66,9 +69,6 @@ class OuterSum {
     tiles(std::integral_constant<int, 1>{}, 0);
   }
 
-  // Whether so many panels read a that it pays to lay a tile's values of all pixels side by side.
-  bool copies_left() const { return panels() > 8; }
-
   void copy_left(const T* a, int64_t a_pixel, int64_t pixels) {
     each_tile([&](int64_t row, auto size) {
       T* to = copies.left + row * CHUNK;
@@ -76,6 +76,7 @@ class OuterSum {
     });
   }
 
+  // Without a, of its copy.
   template <int VECTORS>
   void add_panel(int64_t panel, const T* a, int64_t a_pixel, const T* b, int64_t b_pixel, int64_t pixels) {
     const int64_t rest = columns - panel * WIDTH;
@@ -89,8 +90,8 @@ class OuterSum {
     }
     T* to = values + panel * rows * WIDTH;
     each_tile([&](int64_t row, auto size) {
-      const T* from = copies_left() ? copies.left + row * CHUNK : a + row;
-      add_tile<size, VECTORS>(from, copies_left() ? size : a_pixel, b, b_pixel, pixels, to + row * WIDTH);
+      const T* from = a ? a + row : copies.left + row * CHUNK;
+      add_tile<size, VECTORS>(from, a ? a_pixel : size, b, b_pixel, pixels, to + row * WIDTH);
     });
   }
 

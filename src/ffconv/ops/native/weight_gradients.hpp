@@ -77,7 +77,8 @@ class WeightGradients {
 
   void enter(int64_t number, int64_t tile) const {
     using V = typename Vector<T, TilePoints<T>::LANES>::type;
-    const int64_t n = number / grid.tiles(), top = grid.top(number % grid.tiles()), left = grid.left(number % grid.tiles());
+    const int64_t n = number / grid.tiles(), of_image = number % grid.tiles();
+    const int64_t top = grid.top(of_image), left = grid.left(of_image);
     const T *read[READ][READ], *made[TILE][TILE];
     window(job.x, of.height, of.width, n, top, left, read);
     window(job.grad, Axis{grid.height}, Axis{grid.width}, n, top, left, made);
