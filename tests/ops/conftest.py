@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ffconv.ops import one_call
+from ffconv.nn import one_call
 
 
 @pytest.fixture

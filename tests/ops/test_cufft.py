@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 import oracles
-from ffconv.ops import cufft, fourier
-from ffconv.ops.engines import transform_engine
+from ffconv.nn import cufft, fourier
+from ffconv.dispatch import fft_backend
 
 IMAGE = (2, 3)
 CASES = [
@@ -108,7 +108,7 @@ def test_on_cuda_half_precision_comes_in_whole_planes() -> None:
 def test_on_a_gpu(axes: tuple[int, ...], size: tuple[int, ...], dtype: torch.dtype) -> None:
     x, (spectrum, width) = torch.randn(2, 3, *size, dtype=dtype), any_spectrum(axes, size)
     tolerance = {torch.float32: 1e-5, torch.float64: 1e-12}[dtype]
-    with transform_engine("fft"):
+    with fft_backend("fft"):
         there = as_parts(fourier.rfftn(x.cuda(), axes)).cpu().to(torch.complex128)
         back = fourier.irfftn(spectrum.cuda().to(dtype), axes, width).cpu().double()
     torch.testing.assert_close(there, oracles.rfftn(x.double(), axes), rtol=0, atol=tolerance)

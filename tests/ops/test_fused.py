@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ffconv.ops import FFC2d, FourierUnit, LocalFourierUnit, SpectralTransform, fused, native
+from ffconv.nn import FFC2d, FourierUnit, LocalFourierUnit, SpectralTransform, fused, native
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="no C++ compiler on this machine")
 

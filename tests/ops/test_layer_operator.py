@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch._dynamo.utils import counters
 from torch.func import functional_call
 
-from ffconv.ops import FFC2d, native
-from ffconv.ops.engines import transform_engine
+from ffconv.nn import FFC2d, native
+from ffconv.dispatch import fft_backend
 from ffconv.surgery import fuse
 from single_ffc import CHANNELS, Shortcut, Sum, by_parts, image, layer
 
@@ -192,7 +192,7 @@ def test_other_engines_and_autocast_have_operations_of_their_own() -> None:
     ffc, x = layer(3, 1, 1).float(), image(8, 9).float()
     assert "ffconv.layer" in operators(ffc, x)
     torch.compiler.reset()
-    with transform_engine("fft"):
+    with fft_backend("fft"):
         assert "ffconv.layer" not in operators(ffc, x)
     torch.compiler.reset()
     with torch.autocast("cpu", torch.bfloat16):

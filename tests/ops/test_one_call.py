@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ffconv.ops import FFC2d, SpectralTransform, native, transform_engine
+from ffconv.nn import FFC2d, SpectralTransform, native, fft_backend
 from ffconv.surgery import fuse
 from single_ffc import CHANNELS, Shortcut, by_parts, image, layer, layer_that_stays_ready
 
@@ -171,7 +171,7 @@ def test_a_layer_that_is_ready_follows_what_is_asked_for(mode: str, keep: bool, 
     contexts: dict[str, Any] = {
         "autocast": torch.autocast("cpu", torch.bfloat16),
         "counter": FlopCounterMode(display=False),
-        "engine": transform_engine("fft"),
+        "engine": fft_backend("fft"),
         "vmap": nullcontext(),
     }
     with torch.no_grad():

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from ffconv.ops import native
+from ffconv.nn import native
 from ffconv.surgery import fuse
 from single_ffc import by_parts, image, layer
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ffconv.ops import native
+from ffconv.nn import native
 from ffconv.surgery import fuse
 from single_ffc import CHANNELS, Shortcut, by_parts, image, layer
 

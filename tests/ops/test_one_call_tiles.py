@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ffconv.ops import FFC2d, native
+from ffconv.nn import FFC2d, native
 from ffconv.surgery import fuse
 from single_ffc import CHANNELS, Shortcut, by_parts, image, layer
 

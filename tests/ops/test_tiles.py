@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ffconv.ops import FFC2d, FFC3d, native, transform_engine
+from ffconv.nn import FFC2d, FFC3d, native, fft_backend
 from single_ffc import layer
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="no C++ compiler on this machine")
@@ -46,7 +46,7 @@ def step(ffc: nn.Module, x: Tensor) -> list[Tensor]:
 
 def assert_same(ffc: nn.Module, x: Tensor) -> None:
     found = step(ffc, x)
-    with transform_engine("fft"):
+    with fft_backend("fft"):
         expected = step(ffc, x)
     close(found, expected)
 
@@ -136,7 +136,7 @@ def test_second_derivatives() -> None:
         return torch.autograd.grad(of_x.square().sum(), inputs)
 
     found = second()
-    with transform_engine("fft"):
+    with fft_backend("fft"):
         close(found, second())
 
 
@@ -161,7 +161,7 @@ def test_frames_of_clips(calls: list) -> None:
 def test_they_are_exact(number: int) -> None:
     torch.manual_seed(0)
     ffc, x = FFC2d(64, 64, 3, padding=1, ratio=0), image(28, 28, number=number, channels=64)
-    with transform_engine("fft"):
+    with fft_backend("fft"):
         exact = step(ffc.double(), x)
     found = step(ffc.float(), x.detach().float().requires_grad_())
     for one, known in zip(found, exact, strict=True):

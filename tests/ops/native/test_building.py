@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ffconv.ops import fourier, native
+from ffconv.nn import fourier, native
 from ffconv.ops.native import building
 
 build = building.library.__wrapped__

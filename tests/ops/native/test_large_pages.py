@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ffconv.ops import native
+from ffconv.nn import native
 from single_ffc import layer
 
 _REGIONS, _LARGE_PAGES = Path("/proc/self/smaps"), Path("/sys/kernel/mm/transparent_hugepage")

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import oracles
-from ffconv import SpectralTransform, transform_engine
-from ffconv.ops import fused, native
+from ffconv import SpectralTransform, fft_backend
+from ffconv.nn import fused, native
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="no C++ compiler on this machine")
 
@@ -36,7 +36,7 @@ def maps(channels: tuple[int, int], size: tuple[int, int], batch: int = 2) -> tu
 
 def by_modules(model: SpectralTransform, x: Tensor, onto: Tensor) -> Tensor:
     """The same with nothing compiled."""
-    with transform_engine("fft"):
+    with fft_backend("fft"):
         return model(x, onto)
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 import oracles
-from ffconv import SpectralTransform, transform_engine
-from ffconv.ops import native
+from ffconv import SpectralTransform, fft_backend
+from ffconv.nn import native
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="no C++ compiler on this machine")
 
@@ -38,7 +38,7 @@ def test_gradients_of_weights(channels: tuple[int, int], size: tuple[int, int], 
     oracles.randomise_norms(model)
     x = torch.randn(3, channels[0], *size, dtype=dtype).contiguous(memory_format=torch.channels_last)
     reference: nn.Module = copy.deepcopy(model)
-    with transform_engine("fft"):
+    with fft_backend("fft"):
         expected = gradients(reference.double(), x.double())
     tolerance = {torch.float32: 2e-3, torch.float64: 1e-9}[dtype]
     for ours, exact in zip(gradients(model, x), expected, strict=True):

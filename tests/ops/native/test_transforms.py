@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ffconv.ops import native
+from ffconv.nn import native
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="no C++ compiler on this machine")
 
