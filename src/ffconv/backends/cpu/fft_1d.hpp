@@ -18,37 +18,35 @@ namespace {
 
 constexpr int LARGEST_FACTOR = 31;
 
-template <typename T>
 struct Stage {
   int radix, count, stride;       // butterflies of `radix` inputs; `count` twiddles, `stride` repetitions
-  std::vector<T> twiddle;         // (count, radix - 1, 2)
-  std::vector<T> cosine, sine;    // (radix, radix) of an odd radix
+  std::vector<float> twiddle;  // (count, radix - 1, 2)
+  std::vector<float> cosine, sine;  // (radix, radix) of an odd radix
 };
 
-template <typename T>
 struct Plan {
   int length;
-  std::vector<Stage<T>> stages;
+  std::vector<Stage> stages;
 
   explicit Plan(int n) : length(n) {
     const double turn = 2 * std::acos(-1.0);
     int rest = n, stride = 1;
     while (rest > 1) {
-      Stage<T> stage;
+      Stage stage;
       stage.radix = next_radix(rest);
       stage.count = rest / stage.radix;
       stage.stride = stride;
       for (int p = 0; p < stage.count; ++p)
         for (int k = 1; k < stage.radix; ++k) {
           const double angle = -turn * p * k / rest;
-          stage.twiddle.push_back(T(std::cos(angle)));
-          stage.twiddle.push_back(T(std::sin(angle)));
+          stage.twiddle.push_back(float(std::cos(angle)));
+          stage.twiddle.push_back(float(std::sin(angle)));
         }
       for (int j = 0; j < stage.radix; ++j)
         for (int k = 0; k < stage.radix; ++k) {
           const double angle = turn * ((int64_t(j) * k) % stage.radix) / stage.radix;
-          stage.cosine.push_back(T(std::cos(angle)));
-          stage.sine.push_back(T(std::sin(angle)));
+          stage.cosine.push_back(float(std::cos(angle)));
+          stage.sine.push_back(float(std::sin(angle)));
         }
       rest /= stage.radix;
       stride *= stage.radix;
@@ -81,18 +79,18 @@ struct Line {
   V* im;
 };
 
-template <typename T, typename V>
-inline void times(V& re, V& im, const T* w) {
+template <typename V>
+inline void times(V& re, V& im, const float* w) {
   const V real = re * w[0] - im * w[1];
   im = re * w[1] + im * w[0];
   re = real;
 }
 
-template <typename T, typename V>
-void radix_2(const Stage<T>& stage, Line<V> in, Line<V> out) {
+template <typename V>
+void radix_2(const Stage& stage, Line<V> in, Line<V> out) {
   const int s = stage.stride, half = s * stage.count;
   for (int p = 0; p < stage.count; ++p) {
-    const T* w = &stage.twiddle[2 * p];
+    const float* w = &stage.twiddle[2 * p];
     for (int q = 0; q < s; ++q) {
       const int i = q + s * p, o = q + 2 * s * p;
       V re = in.re[i] - in.re[i + half], im = in.im[i] - in.im[i + half];
@@ -105,11 +103,11 @@ void radix_2(const Stage<T>& stage, Line<V> in, Line<V> out) {
   }
 }
 
-template <typename T, typename V>
-void radix_4(const Stage<T>& stage, Line<V> in, Line<V> out) {
+template <typename V>
+void radix_4(const Stage& stage, Line<V> in, Line<V> out) {
   const int s = stage.stride, quarter = s * stage.count;
   for (int p = 0; p < stage.count; ++p) {
-    const T* w = &stage.twiddle[6 * p];
+    const float* w = &stage.twiddle[6 * p];
     for (int q = 0; q < s; ++q) {
       const int i = q + s * p, o = q + 4 * s * p;
       const V ar = in.re[i], ai = in.im[i], br = in.re[i + quarter], bi = in.im[i + quarter];
@@ -136,13 +134,13 @@ void radix_4(const Stage<T>& stage, Line<V> in, Line<V> out) {
 }
 
 // An odd radix by its definition, terms j and R - j taken together. R = 0: the stage's own radix.
-template <int R, typename T, typename V>
-void radix_odd(const Stage<T>& stage, Line<V> in, Line<V> out) {
+template <int R, typename V>
+void radix_odd(const Stage& stage, Line<V> in, Line<V> out) {
   constexpr int MOST = R ? R / 2 : LARGEST_FACTOR / 2;
   const int radix = R ? R : stage.radix, half = radix / 2, s = stage.stride, step = s * stage.count;
-  const T *cosine = stage.cosine.data(), *sine = stage.sine.data();
+  const float *cosine = stage.cosine.data(), *sine = stage.sine.data();
   for (int p = 0; p < stage.count; ++p) {
-    const T* w = stage.twiddle.data() + 2 * (radix - 1) * p;
+    const float* w = stage.twiddle.data() + 2 * (radix - 1) * p;
     for (int q = 0; q < s; ++q) {
       const int i = q + s * p, o = q + radix * s * p;
       const V first_r = in.re[i], first_i = in.im[i];
@@ -161,7 +159,7 @@ void radix_odd(const Stage<T>& stage, Line<V> in, Line<V> out) {
         V cos_r = first_r, cos_i = first_i, sin_r = V{} , sin_i = V{};
 #pragma GCC unroll 4
         for (int j = 0; j < half; ++j) {
-          const T c = cosine[(j + 1) * radix + k], d = sine[(j + 1) * radix + k];
+          const float c = cosine[(j + 1) * radix + k], d = sine[(j + 1) * radix + k];
           cos_r += plus_r[j] * c, cos_i += plus_i[j] * c;
           sin_r += minus_r[j] * d, sin_i += minus_i[j] * d;
         }
@@ -179,8 +177,8 @@ void radix_odd(const Stage<T>& stage, Line<V> in, Line<V> out) {
 }
 
 // Transforms `line`; `other` is as long. Returns the one of the two that holds the result.
-template <typename T, typename V>
-Line<V> transform(const Plan<T>& plan, Line<V> line, Line<V> other) {
+template <typename V>
+Line<V> transform(const Plan& plan, Line<V> line, Line<V> other) {
   for (const auto& stage : plan.stages) {
     switch (stage.radix) {
       case 2: radix_2(stage, line, other); break;

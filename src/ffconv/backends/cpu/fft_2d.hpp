@@ -4,15 +4,10 @@
 
 #include <omp.h>
 
-#include "lines.hpp"
+#include "fft_1d.hpp"
+#include "maps.hpp"
 
 namespace {
-
-// Where a map of `height` x `width` pixels lies: channel c of pixel (h, w) of image n is at
-// data[n * image + h * row + w * pixel + c].
-struct Layout {
-  int64_t image, row, pixel;
-};
 
 // The threads that work on one image: one alone, or all together, who wait for each other after each step.
 struct Team {
@@ -43,11 +38,11 @@ struct Team {
 
 // Half spectra of all rows or of the whole plane, by columns: C real channels become blocks of LANES real and
 // LANES imaginary parts.
-template <typename T, int LANES>
+template <int LANES>
 struct Planes {
   int64_t C, H, W, Wf, blocks, width;  // values a pixel
-  const Plan<T>*rows, *columns;
-  T* values = nullptr;
+  const Plan*rows, *columns;
+  float* values = nullptr;
 
   // `mixed` channels may take the place of C.
   Planes(int64_t C, int64_t mixed, int64_t H, int64_t W)
@@ -57,12 +52,12 @@ struct Planes {
         Wf(W / 2 + 1),
         blocks(of(C)),
         width(spaced(2 * LANES * std::max(of(C), of(mixed)))),
-        rows(&Plan<T>::of(int(W))),
-        columns(&Plan<T>::of(int(H))) {}
+        rows(&Plan::of(int(W))),
+        columns(&Plan::of(int(H))) {}
 
   static int64_t of(int64_t channels) { return (channels + LANES - 1) / LANES; }
   // How far apart pixels of so many values lie: multiples of 2 KiB would crowd in a few lines of the cache.
-  static int64_t spaced(int64_t values) { return values + (values * int64_t(sizeof(T)) % 2048 ? 0 : LANES); }
+  static int64_t spaced(int64_t values) { return values + (values * int64_t(sizeof(float)) % 2048 ? 0 : LANES); }
   // Where a real channel of the interleaved order lies, and which one lies there.
   static int64_t place_of(int64_t real) { return real / 2 / LANES * 2 * LANES + real % 2 * LANES + real / 2 % LANES; }
   static int64_t real_at(int64_t place) {
@@ -79,33 +74,33 @@ struct Planes {
   }
   int64_t group() const { return (Wf + groups() - 1) / groups(); }
   int64_t group_size() const { return group() * H * width; }
-  T* at(int64_t k, int64_t h) const { return values + (k * H + h) * width; }
+  float* at(int64_t k, int64_t h) const { return values + (k * H + h) * width; }
 };
 
 // One thread's lines, and the transforms of rows and columns through them.
-template <typename T, int LANES>
+template <int LANES>
 class Lines {
  public:
-  using V = typename Vector<T, LANES>::type;
+  using V = Vector<LANES>;
 
-  Lines(int64_t longest, Pieces& pieces) {
-    V* memory = pieces.take<V>(4 * longest);
+  Lines(int64_t longest, Arena& arena) {
+    V* memory = arena.take<V>(4 * longest);
     line = {memory, memory + longest};
     other = {memory + 2 * longest, memory + 3 * longest};
   }
 
   // Rows h and h + 1 of the map, of pixels that are `pixel` values apart; without a second one it is null.
-  void open_rows(const Planes<T, LANES>& planes, int64_t h, const T* first, const T* second, int64_t pixel) const {
+  void rfft_rows(const Planes<LANES>& planes, int64_t h, const float* first, const float* second, int64_t pixel) const {
     for (int64_t block = 0; block < planes.blocks; ++block) {
       const int64_t channel = block * LANES, count = planes.C - channel, W = planes.W;
       for (int64_t w = 0; w < W; ++w) {
-        line.re[w] = load<T, LANES>(first + w * pixel + channel, count);
-        line.im[w] = second ? load<T, LANES>(second + w * pixel + channel, count) : V{};
+        line.re[w] = load<LANES>(first + w * pixel + channel, count);
+        line.im[w] = second ? load<LANES>(second + w * pixel + channel, count) : V{};
       }
       const Line<V> z = transform(*planes.rows, line, other);
       for (int64_t k = 0; k < planes.Wf; ++k) {  // twice the spectra of the two rows
         const int64_t mirror = k ? W - k : 0;
-        T* to = planes.at(k, h) + 2 * channel;
+        float* to = planes.at(k, h) + 2 * channel;
         put(to, z.re[k] + z.re[mirror], z.im[k] - z.im[mirror]);
         if (second) put(to + planes.width, z.im[k] + z.im[mirror], z.re[mirror] - z.re[k]);
       }
@@ -114,12 +109,12 @@ class Lines {
 
   // The same rows back, unscaled. `result(row, w, channel, count, value)` takes each vector.
   template <typename Result>
-  void close_rows(const Planes<T, LANES>& planes, int64_t C, int64_t h, Result result) const {
+  void irfft_rows(const Planes<LANES>& planes, int64_t C, int64_t h, Result result) const {
     const bool pair = h + 1 < planes.H;
-    for (int64_t block = 0; block < Planes<T, LANES>::of(C); ++block) {
+    for (int64_t block = 0; block < Planes<LANES>::of(C); ++block) {
       const int64_t channel = block * LANES, count = C - channel, W = planes.W;
       for (int64_t k = 0; k < planes.Wf; ++k) {
-        const T* from = planes.at(k, h) + 2 * channel;
+        const float* from = planes.at(k, h) + 2 * channel;
         const V a_re = get(from), a_im = get(from + LANES);
         const V b_re = pair ? get(from + planes.width) : V{}, b_im = pair ? get(from + planes.width + LANES) : V{};
         const bool own = k == 0 || 2 * k == W;  // a real signal's are real
@@ -139,9 +134,9 @@ class Lines {
 
   // So many blocks of a column, whose rows are so far apart, between the planes and a matrix.
   template <bool INVERSE>
-  void column(const Planes<T, LANES>& planes, int64_t blocks, const T* from, int64_t from_row, T* to,
+  void fft_column(const Planes<LANES>& planes, int64_t blocks, const float* from, int64_t from_row, float* to,
               int64_t to_row) const {
-    const Plan<T>& plan = *planes.columns;
+    const Plan& plan = *planes.columns;
     for (int64_t block = 0; block < blocks; ++block, from += 2 * LANES, to += 2 * LANES) {
       for (int64_t h = 0; h < planes.H; ++h) {
         line.re[h] = get(from + h * from_row);
@@ -153,21 +148,24 @@ class Lines {
   }
 
  private:
-  static V get(const T* from) { return load<T, LANES>(from, LANES); }
+  static V get(const float* from) { return load<LANES>(from, LANES); }
 
-  static void put(T* to, V re, V im) {
-    store<T, LANES>(re, to, LANES);
-    store<T, LANES>(im, to + LANES, LANES);
+  static void put(float* to, V re, V im) {
+    store<LANES>(re, to, LANES);
+    store<LANES>(im, to + LANES, LANES);
   }
 
   Line<V> line, other;
 };
 
+inline int most_threads() { return omp_in_parallel() ? 1 : omp_get_max_threads(); }
+
 // Images are shared out among the threads, each of whom works alone, in maps of its own; all work together on
-// those that are left, such as a single one, in the maps of the team.
+// those that are left, such as a single one, in the maps of the team. So they do on all if there are fewer threads than
+// the memory was made for.
 template <typename Maps, typename Work>
-void over_images(int64_t N, const Team& all, const Maps& own, const Maps& of_team, Work work) {
-  const int64_t shared_out = N / all.size * all.size;
+void over_images(int64_t N, int threads, const Team& all, const Maps& own, const Maps& of_team, Work work) {
+  const int64_t shared_out = all.size == threads ? N / threads * threads : 0;
   for (int64_t n = all.rank; n < shared_out; n += all.size) work(n, own, Team{0, 1});
   for (int64_t n = shared_out; n < N; ++n) work(n, of_team, all);
 }

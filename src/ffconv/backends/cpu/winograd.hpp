@@ -8,7 +8,7 @@
 
 #pragma once
 
-#include "products.hpp"
+#include "gemm.hpp"
 
 namespace {
 
@@ -61,17 +61,16 @@ inline void points_to_weights(const V& m0, const V& m1, const V& m2, const V& m3
 
 // In a panel the last nine rows of `depth` values a column, those of the taps, become those of all points: of the
 // first `length` inputs.
-template <typename T>
-void taps_to_points(const Packed<T>& weight, int64_t panel, int64_t depth, int64_t length) {
-  constexpr int LANES = Packed<T>::LANES, WIDTH = Packed<T>::WIDTH;
-  using V = typename Vector<T, LANES>::type;
+void taps_to_points(const Packed& weight, int64_t panel, int64_t depth, int64_t length) {
+  constexpr int LANES = Packed::LANES, WIDTH = Packed::WIDTH;
+  using V = Vector<LANES>;
   const int64_t point = depth * WIDTH;
-  T* values = weight.panel(panel);
-  for (T* const end = values + length * WIDTH; values < end; values += LANES) {
+  float* values = weight.panel(panel);
+  for (float* const end = values + length * WIDTH; values < end; values += LANES) {
     V taps[TAPS][TAPS], half[READ][TAPS], points[READ][READ];
 #pragma GCC unroll 9
     for (int tap = 0; tap < TAPS * TAPS; ++tap)
-      taps[tap / TAPS][tap % TAPS] = load<T, LANES>(values + (POINTS - TAPS * TAPS + tap) * point, LANES);
+      taps[tap / TAPS][tap % TAPS] = load<LANES>(values + (POINTS - TAPS * TAPS + tap) * point, LANES);
 #pragma GCC unroll 3
     for (int i = 0; i < TAPS; ++i)
       weights_to_points(taps[0][i], taps[1][i], taps[2][i], half[0][i], half[1][i], half[2][i], half[3][i]);
@@ -80,47 +79,46 @@ void taps_to_points(const Packed<T>& weight, int64_t panel, int64_t depth, int64
       V(&line)[READ] = points[i];
       weights_to_points(half[i][0], half[i][1], half[i][2], line[0], line[1], line[2], line[3]);
 #pragma GCC unroll 4
-      for (int j = 0; j < READ; ++j) store<T, LANES>(line[j], values + (READ * i + j) * point, LANES);
+      for (int j = 0; j < READ; ++j) store<LANES>(line[j], values + (READ * i + j) * point, LANES);
     }
   }
 }
 
 // Values of so many tiles at all points.
-template <typename T>
 class TilePoints {
  public:
-  static constexpr int LANES = Packed<T>::LANES;
+  static constexpr int LANES = Packed::LANES;
 
   // Rows and points lie apart by no power of two, for which the cache has few places. Without depth there are none.
-  TilePoints(int64_t tiles, int64_t depth, Pieces& pieces)
+  TilePoints(int64_t tiles, int64_t depth, Arena& arena)
       : row((depth + LANES - 1) / LANES * LANES + LANES),
         depth(depth),
         point(tiles * row + LANES),
-        values(pieces.take<T>(depth ? POINTS * point : 0)) {}
+        values(arena.take(depth ? POINTS * point : 0)) {}
 
   // The tiles' values at a point, `row` apart.
-  const T* at(int64_t number) const { return values + number * point; }
+  const float* at(int64_t number) const { return values + number * point; }
 
   // What a tile has of pixels; of those that are null zeros. `along(v0, v1, v2, v3)` makes the values at the points of
   // one axis from as many pixels.
   template <int SIDE, typename Along>
-  void enter(int64_t tile, const T* const (&pixels)[SIDE][SIDE], Along along) const {
-    using V = typename Vector<T, LANES>::type;
-    T* to = values + tile * row;
+  void transform(int64_t tile, const float* const (&pixels)[SIDE][SIDE], Along along) const {
+    using V = Vector<LANES>;
+    float* to = values + tile * row;
     for (int64_t channel = 0; channel < depth; channel += LANES, to += LANES) {
       V d[READ][READ];
 #pragma GCC unroll 4
       for (int i = 0; i < SIDE; ++i) {
 #pragma GCC unroll 4
         for (int j = 0; j < SIDE; ++j)
-          d[i][j] = pixels[i][j] ? load<T, LANES>(pixels[i][j] + channel, depth - channel) : V{};
+          d[i][j] = pixels[i][j] ? load<LANES>(pixels[i][j] + channel, depth - channel) : V{};
         along(d[i][0], d[i][1], d[i][2], d[i][3]);
       }
 #pragma GCC unroll 4
       for (int j = 0; j < READ; ++j) {
         along(d[0][j], d[1][j], d[2][j], d[3][j]);
 #pragma GCC unroll 4
-        for (int i = 0; i < READ; ++i) store<T, LANES>(d[i][j], to + (READ * i + j) * point, LANES);
+        for (int i = 0; i < READ; ++i) store<LANES>(d[i][j], to + (READ * i + j) * point, LANES);
       }
     }
   }
@@ -129,48 +127,47 @@ class TilePoints {
 
  private:
   const int64_t depth, point;
-  T* const values;
+  float* const values;
 };
 
 // As many tiles as one thread makes at once: their input at all points, its products with one panel of the weight, and
 // the pixels to which more is added before they are written.
-template <typename T>
 class TileBlock {
  public:
-  static constexpr int LANES = Packed<T>::LANES, WIDTH = Packed<T>::WIDTH;
-  using V = typename Vector<T, LANES>::type;
+  static constexpr int LANES = Packed::LANES, WIDTH = Packed::WIDTH;
+  using V = Vector<LANES>;
 
   // So many at once: rows enough for what a product reads of the weight.
   static constexpr int64_t MOST = 56 / TILE_ROWS * TILE_ROWS;
 
-  TileBlock(int64_t depth, Pieces& pieces)
+  TileBlock(int64_t depth, Arena& arena)
       : depth(depth),
-        inputs(MOST, depth, pieces),
-        products(pieces.take<T>(depth ? MOST * POINTS * WIDTH : 0)),
-        made(pieces.take<T>(depth ? MOST * TILE * TILE * WIDTH : 0)) {}
+        inputs(MOST, depth, arena),
+        products(arena.take(depth ? MOST * POINTS * WIDTH : 0)),
+        made(arena.take(depth ? MOST * TILE * TILE * WIDTH : 0)) {}
 
   // What a tile reads; null where it reaches beyond the map, which has zeros there.
-  void enter(int64_t tile, const T* const (&pixels)[READ][READ]) const {
-    inputs.enter(tile, pixels, [](V& d0, V& d1, V& d2, V& d3) { pixels_to_points(d0, d1, d2, d3); });
+  void transform_input(int64_t tile, const float* const (&pixels)[READ][READ]) const {
+    inputs.transform(tile, pixels, [](V& d0, V& d1, V& d2, V& d3) { pixels_to_points(d0, d1, d2, d3); });
   }
 
   // So many tiles with the first `length` inputs of one panel.
-  void multiply(int64_t tiles, int64_t length, const Packed<T>& weight, int64_t panel) const {
+  void multiply(int64_t tiles, int64_t length, const Packed& weight, int64_t panel) const {
     for (int64_t i = 0; i < POINTS; ++i) {
-      const Part<T> part{inputs.at(i), inputs.row, length, i * depth};
+      const Part part{inputs.at(i), inputs.row, length, i * depth};
       multiply_panel(STORE, &part, &part + 1, tiles, weight, panel, {products + i * WIDTH, POINTS * WIDTH});
     }
   }
 
   // The pixels that a tile makes, of columns from this one of the panel on.
-  void leave(int64_t tile, int64_t column, V (&pixels)[TILE][TILE]) const {
-    const T* from = products + tile * POINTS * WIDTH + column;
+  void transform_output(int64_t tile, int64_t column, V (&pixels)[TILE][TILE]) const {
+    const float* from = products + tile * POINTS * WIDTH + column;
     V half[TILE][READ];
 #pragma GCC unroll 4
     for (int j = 0; j < READ; ++j) {
       V m[READ];
 #pragma GCC unroll 4
-      for (int i = 0; i < READ; ++i) m[i] = load<T, LANES>(from + (READ * i + j) * WIDTH, LANES);
+      for (int i = 0; i < READ; ++i) m[i] = load<LANES>(from + (READ * i + j) * WIDTH, LANES);
       points_to_pixels(m[0], m[1], m[2], m[3], half[0][j], half[1][j]);
     }
 #pragma GCC unroll 2
@@ -179,12 +176,12 @@ class TileBlock {
   }
 
   // Pixels of the tiles from this one on that lie in one row, WIDTH columns each.
-  T* pixels_of(int64_t pixel_row, int64_t tile) const { return made + (pixel_row * MOST + tile) * TILE * WIDTH; }
+  float* pixels_of(int64_t pixel_row, int64_t tile) const { return made + (pixel_row * MOST + tile) * TILE * WIDTH; }
 
  private:
   const int64_t depth;
-  const TilePoints<T> inputs;
-  T *const products, *const made;
+  const TilePoints inputs;
+  float *const products, *const made;
 };
 
 }  // namespace
