@@ -95,6 +95,7 @@ struct TileGrid {
 struct ImageMaps {
   Map<const float> x, residual;
   Map<float> y;
+  bool has_relu;
 };
 
 // y_l = l2l * x_l + g2l * x_g + bias and y_g = l2g * x_l + bias, each with the residual added.
@@ -221,7 +222,7 @@ class Convolutions {
       add_parts(maps, lists.runs[i], job->local_in, ends[1]);
       lists.ends[i + 1] = ends[0] - lists.parts[0];
     }
-    const unsigned finish = SHIFT | (maps.residual.values ? ADD : STORE) | (job->has_relu ? RELU : STORE);
+    const unsigned finish = SHIFT | (maps.residual.values ? ADD : STORE) | (maps.has_relu ? RELU : STORE);
     for (int64_t panel = first_panel; panel < end_panel; ++panel) {
       const Part* parts = lists.parts[has_local(panel) ? 0 : 1];
       for (int64_t i = 0; i < runs; ++i) {
@@ -343,7 +344,7 @@ class Convolutions {
     using V = Vector<LANES>;
     const int64_t top = grid.top(number), left = grid.left(number);
     const int64_t bottom = std::min(top + TILE, job->height.outputs), right = std::min(left + TILE, job->width.outputs);
-    const bool ends = job->has_relu && !mixes(panel);
+    const bool ends = maps.has_relu && !mixes(panel);
     for (int64_t lane = 0; lane < weight.columns_of(panel); lane += LANES) {
       const int64_t column = panel * Packed::WIDTH + lane, count = columns - column;
       const V shift = load<LANES>(weight.shift(panel) + lane, LANES);
@@ -365,7 +366,7 @@ class Convolutions {
   // The pixels that a block of tiles, from number `first` to before `end`, has made, with what the hidden channels add.
   void add_hidden(const ImageMaps& maps, const float* h, int64_t first, int64_t end, const Packed& weight,
                   int64_t panel, const TileBlock& block) const {
-    const unsigned finish = ADD | (job->has_relu ? RELU : STORE);
+    const unsigned finish = ADD | (maps.has_relu ? RELU : STORE);
     for (int64_t number = first, next; number < end; number = next) {
       next = std::min(end, (number / grid.across() + 1) * grid.across());
       const int64_t top = grid.top(number), left = grid.left(number);

@@ -179,13 +179,15 @@ class ImageInference {
  private:
   // The image's maps as the kernels use them, copies number `slot` where that is not as they are.
   ImageMaps maps_of(int64_t n, const Memory& memory, int64_t slot) const {
-    ImageMaps maps{job.x.of_image(n), job.residual.of_image(n), job.y.of_image(n)};
+    ImageMaps maps{job.x.of_image(n), job.residual.of_image(n), job.y.of_image(n), false};
     if (!state.convolutions) return maps;
+    maps.has_relu = job.convolutions->has_relu;
     const int64_t channels = state.x_channels(), W = job.convolutions->width.size;
     if (!state.x_is_direct) maps.x = channels_last(memory.x + slot * state.x_pixels() * channels, W, channels);
     if (state.y_is_direct) return maps;
     maps.y = channels_last(memory.y + slot * job.H * job.W * job.C_out, job.W, job.C_out);
-    maps.residual.values = nullptr;  // added when y is written
+    maps.residual.values = nullptr;  // added when y is written, before the ReLU
+    maps.has_relu = false;
     return maps;
   }
 
