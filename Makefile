@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+KERNELS := hatch_build.py $(wildcard src/ffconv/backends/cpu/*.hpp) src/ffconv/backends/cpu/library.cpp
 
 .PHONY: demo test lint check clean
 
@@ -20,10 +21,10 @@ lint: $(STAMP)
 
 check: lint test
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt $(KERNELS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --editable ".[dev]"
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) demo .pytest_cache .ruff_cache
+	rm -rf $(VENV) demo .pytest_cache .ruff_cache src/ffconv/backends/cpu/kernels_*.so
