@@ -111,7 +111,20 @@ def ffc_call(layer: Any, x: Tensor) -> tuple[table.FFCCall, list[Any]] | str:
         if reason := table.cpu_refuses(x):
             return reason
         geometry, x, weights = geometry.last_axes(2), fold_time(x), _squeezed(weights)
-    return table.FFCCall(x, weights, layer.bias, *parts[:3], geometry), parts.norms
+    size = output_size(geometry, x)
+    return table.FFCCall(x, weights, layer.bias, *parts[:3], geometry, size), parts.norms
+
+
+def output_size(geometry: ConvGeometry, x: Tensor) -> tuple[int, ...]:
+    """Return the size of a convolution's result for x."""
+    if torch.compiler.is_compiling():
+        return geometry.output_size(x.shape[2:])
+    return _cached_output_size(geometry, x.shape[2:])
+
+
+@functools.lru_cache(maxsize=4096)
+def _cached_output_size(geometry: ConvGeometry, size: tuple[int, ...]) -> tuple[int, ...]:
+    return geometry.output_size(size)
 
 
 def image_parts(layer: Any) -> SpectralParts | str:
@@ -150,7 +163,7 @@ def fused_ffc(layer: Any, x: Tensor, residual: Tensor | None = None) -> Tensor |
     eps = layer.eps
     call = table.FFCCall(
         *(images, weights, layer.bias, layer.spectral_tensors, eps, [False] * len(eps)),
-        *(geometry, added, layer.relu, layer.packed),
+        *(geometry, output_size(geometry, images), added, layer.relu, layer.packed),
     )
     row = table.choose("ffc", call)
     if row.run is None:
@@ -273,11 +286,11 @@ def _has_global_hooks() -> bool:
 
 def is_watched(module: Any) -> bool:
     """Return True if a module has hooks, or another forward than its class."""
-    return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
+    return (
+        len(module._forward_hooks) > 0
+        or len(module._forward_pre_hooks) > 0
+        or len(module._backward_hooks) > 0
+        or len(module._backward_pre_hooks) > 0
         or "forward" in module.__dict__
     )
 
@@ -297,11 +310,14 @@ def _unusual_conv(conv: Any) -> str | None:
     weight = conv._parameters.get("weight")
     if weight is None:
         return "has a computed weight"
-    if conv.groups != 1 or conv._parameters["bias"] is not None or max(weight.shape[2:]) > 1:
-        return "is no 1x1 convolution without groups and bias"
-    if max(conv.stride) > 1 or (conv.padding != "same" and conv.padding != "valid" and max(conv.padding) > 0):
-        return "changes the size of the map"
+    if conv.groups != 1 or conv._parameters["bias"] is not None:
+        return "has groups or a bias"
+    if weight.numel() != weight.size(0) * weight.size(1) or conv.stride not in _ONES or conv.padding not in _ZEROS:
+        return "is no 1x1 convolution of stride 1"
     return None
+
+
+_ONES, _ZEROS = ((1, 1), (1, 1, 1)), ((0, 0), (0, 0, 0), "same", "valid")
 
 
 def _unusual_norm(norm: Any) -> str | None:

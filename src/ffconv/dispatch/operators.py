@@ -291,11 +291,29 @@ def ffc(
     ``packed`` holds the same weights as the kernels read them, or is None.
     """
     of = _decoded(tuple(geometry))
-    layers, conv2 = (tensors[:-1], tensors[-1]) if tensors else ((), None)
     size = of.output_size(x.shape[2:])
-    before = of.pad_before
+    return run_ffc(x, l2l, l2g, g2l, bias, tensors, eps, of, size, residual, relu, packed)
+
+
+def run_ffc(
+    x: Tensor,
+    l2l: Tensor | None,
+    l2g: Tensor | None,
+    g2l: Tensor | None,
+    bias: Tensor | None,
+    tensors: Sequence[Tensor],
+    eps: Sequence[float],
+    geometry: ConvGeometry,
+    size: Sequence[int],
+    residual: Tensor | None,
+    relu: bool,
+    packed: Tensor | None,
+) -> Tensor:
+    """Run :func:`ffc` without the dispatcher; ``size`` is that of the result."""
+    layers, conv2 = (tensors[:-1], tensors[-1]) if tensors else ((), None)
+    before = [pads[0] for pads in geometry.pads]
     return kernels.ffc(
-        *(x, l2l, g2l, l2g, bias, of.stride, before, of.dilation, of.modes, size),
+        *(x, l2l, g2l, l2g, bias, geometry.stride, before, geometry.dilation, geometry.modes, size),
         *(layers, eps, conv2, residual, relu, packed),
     )
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from ffconv import functional
 from ffconv.backends import dft_matmul
@@ -68,6 +69,7 @@ class FFCCall(NamedTuple):
     eps: list[float]
     batch_stats: list[bool]
     geometry: ConvGeometry
+    size: tuple[int, ...]  # of the result
     residual: Tensor | None = None
     relu: bool = False
     packed: Tensor | None = None
@@ -167,25 +169,21 @@ def _cpu_tensors(tensors: Sequence[Tensor | None]) -> str | None:
     for tensor in tensors:
         if tensor is None:
             continue
-        if not is_plain_tensor(tensor):
-            return f"a {type(tensor).__name__} is no plain tensor"
+        kind = type(tensor)
+        if kind is not Tensor and kind is not Parameter:
+            return f"a {kind.__name__} is no plain tensor"
         if not tensor.is_cpu:
             return f"a tensor is on {tensor.device.type}, not on the CPU"
         if tensor.dtype is not torch.float32:
             return f"a tensor is {str(tensor.dtype).removeprefix('torch.')}, not float32"
+        if tensor.is_neg():
+            return "a tensor is a negative view"
     return None
 
 
 def cpu_refuses(x: Tensor) -> str | None:
     """Return None if the kernels take maps like x, or the reason why they do not."""
     return _cpu_tensors([x]) if kernels.available() else "the kernels are not built"
-
-
-def _cpu_sides(*sides: int) -> str | None:
-    for side in sides:
-        if not kernels.is_smooth(side):
-            return f"the side {side} has a large prime factor"
-    return None
 
 
 def _planes(x: Tensor, axes: Sequence[int]) -> Tensor | None:
@@ -227,7 +225,9 @@ def _cpu_fft_supports(call: FFTCall) -> str | None:
     # Measured by benchmarks/fft_backends.py.
     if call.backend == "auto" and call.channels < 8 and max(call.sizes) > 32:
         return f"with {call.channels} channels and sides above 32 torch.fft is faster"
-    return _cpu_sides(*call.sizes)
+    if not all(map(kernels.is_smooth, call.sizes)):
+        return f"a side of {call.sizes} has a large prime factor, for which others are faster"
+    return None
 
 
 def _cpu_fft(call: FFTCall) -> Tensor:
@@ -255,14 +255,17 @@ def _cpu_spectral_supports(call: SpectralCall) -> str | None:
 def _transform_sizes(call: SpectralCall | FFCCall, size: Sequence[int]) -> str | None:
     """Return None, or the reason why the kernels do not transform maps of ``size``."""
     height, width = size
-    if len(call.x) == 0 or min(size) < 1:
+    if height < 1 or width < 1 or call.x.shape[0] == 0:
         return "the map is empty"
     if not call.eps:
         return None
-    halves = ((height + 1) // 2, (width + 1) // 2) if len(call.eps) == 3 else (height, width)
-    if any(call.batch_stats) and len(call.x) * halves[0] * halves[1] == 1:
+    is_smooth = kernels.is_smooth
+    half_height, half_width = ((height + 1) // 2, (width + 1) // 2) if len(call.eps) == 3 else (height, width)
+    if True in call.batch_stats and call.x.shape[0] * half_height * half_width == 1:
         return "statistics of a batch need more than one value"
-    return _cpu_sides(height, width, *halves)
+    if not (is_smooth(height) and is_smooth(width) and is_smooth(half_height) and is_smooth(half_width)):
+        return f"{height} x {width}, or its half, has a large prime factor, for which torch.fft is faster"
+    return None
 
 
 def _cpu_spectral(call: SpectralCall) -> Any:
@@ -283,12 +286,11 @@ def _cpu_ffc_supports(call: FFCCall) -> str | None:
         return reason
     if torch.compiler.is_compiling():
         return None
-    size = call.geometry.output_size(call.x.shape[2:])
-    if reason := _transform_sizes(call, size):
+    if reason := _transform_sizes(call, call.size):
         return reason
     l2l, l2g, g2l = call.weights
     if not needs_gradients(call) and kernels.ffc_prefers_torch(
-        l2l, g2l, l2g, call.geometry.stride, call.geometry.dilation, size
+        l2l, g2l, l2g, call.geometry.stride, call.geometry.dilation, call.size
     ):
         return "oneDNN's convolution is faster for weights and maps so large"
     return None
@@ -297,6 +299,11 @@ def _cpu_ffc_supports(call: FFCCall) -> str | None:
 def _cpu_ffc(call: FFCCall) -> Any:
     x, geometry = call.x, call.geometry
     if not needs_gradients(call):
+        if not torch.compiler.is_compiling() and not torch.autograd.profiler._is_profiler_enabled:
+            # torch's dispatcher takes 20 microseconds for a Python operator, as long as a small layer.
+            tensors = (*call.weights, call.bias, call.tensors)
+            last = (call.residual, call.relu, call.packed)
+            return operators.run_ffc(x, *tensors, call.eps, geometry, call.size, *last), []
         numbers = operators.encode_geometry(geometry)
         options = (call.eps, numbers, call.residual, call.relu, call.packed)
         return operators.ops.ffc(x, *call.weights, call.bias, call.tensors, *options), []
@@ -320,7 +327,7 @@ def pack(call: FFCCall) -> Tensor:
     l2l, l2g, g2l = call.weights
     return kernels.pack_ffc(
         *(call.x.shape, l2l, g2l, l2g, call.bias, geometry.stride, geometry.pad_before, geometry.dilation),
-        *(geometry.modes, geometry.output_size(call.x.shape[2:]), layers, call.eps, conv2),
+        *(geometry.modes, call.size, layers, call.eps, conv2),
     )
 
 
