@@ -42,7 +42,7 @@ def add_arguments(parser: CommandParser) -> None:
         type=Path,
         required=True,
         help="a .safetensors checkpoint of ours, a run folder (its best), a package, or LaMa's best.ckpt,"
-        " its folder or safetensors of it",
+        " its folder, safetensors of it or its TorchScript file",
     )
     parser.add_argument(
         "--arguments",
