@@ -197,6 +197,10 @@ class Pose(SplitTask):
             metrics.update(keypoints, scores, batch["index"])
         return metrics.compute()
 
+    def left_out(self, split: Split) -> dict[str, int]:
+        """Return the number of annotations of a split that are not samples, by reason."""
+        return dict(self._loaders.samples(split).left_out)
+
     def metadata(self) -> dict[str, Any]:
         return {
             **super().metadata(),
