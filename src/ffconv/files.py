@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,29 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make the folder {path}: {error.strerror or error}") from error
+
+
+def output_names(names: Sequence[str], suffix: str, *, kept: Collection[str] = ()) -> list[str]:
+    """Return the name of each input's output: its own name, and a suffix where it has none of those kept.
+
+    Args:
+        names: paths of the inputs.
+        suffix: extension of outputs, with the dot.
+        kept: further extensions that an output may have, in lower case.
+
+    Raises:
+        InputError: if two outputs would have one name.
+
+    Example:
+        >>> output_names(["test.avi", "test.mp4"], ".mp4")
+        ['test.avi.mp4', 'test.mp4']
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        own = name if Path(name).suffix.lower() in (suffix, *kept) else f"{name}{suffix}"
+        require(own not in found, f"{found.get(own)} and {name} would both be written to {own}: rename one")
+        found[own] = name
+    return list(found)
 
 
 def read_json(path: Path) -> Any:

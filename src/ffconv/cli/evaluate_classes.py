@@ -37,6 +37,7 @@ def run(arguments: Any) -> int:
     return evaluate(
         arguments,
         classifier.network,
+        config,
         lambda share: kind.task(config, share, classes=classifier.classes),
         lambda task, network: task.scores(network, arguments.split),
         report=partial(_report, sample=_SAMPLES[arguments.task]),

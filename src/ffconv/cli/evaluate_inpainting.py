@@ -41,7 +41,7 @@ def run(arguments: Any) -> int:
         return task.scores(network, arguments.split), task.pictures(network, arguments.split)
 
     make_task = partial(Inpainting, config)
-    return evaluate(arguments, trained.network, make_task, score, report=_report)
+    return evaluate(arguments, trained.network, config, make_task, score, report=_report)
 
 
 def _report(found: Evaluated) -> None:

@@ -36,6 +36,7 @@ def run(arguments: Any) -> int:
     return evaluate(
         arguments,
         trained.network,
+        config,
         lambda share: Pose(config, share, keypoints=trained.keypoint_set),
         lambda task, network: (task.scores(network, arguments.split), task.left_out(arguments.split)),
         report=_report,

@@ -15,7 +15,6 @@ from ffconv.data.coco_format import Annotation, Detection, ImageEntry, KeypointF
 from ffconv.data.keypoint_sets import KeypointSet
 from ffconv.errors import InputError
 
-
 #: Reason for annotations whose image is missing from the file's list of images.
 UNLISTED = "of unlisted images"
 
@@ -146,7 +145,7 @@ def left_out_words(left_out: Mapping[str, int]) -> str:
 
 
 def annotated_persons(file: KeypointFile) -> tuple[list[Person], dict[str, int]]:
-    """Return the annotations that are samples in SimpleBaseline's protocol, and the number left out by reason.
+    """Return the annotations that are samples in SimpleBaseline's protocol, and how many are not, by reason.
 
     Crowds, objects without a labelled keypoint and objects without area are left out. A box is cut to its
     image, and its sides are one pixel shorter than annotated: from the first pixel's centre to the last

@@ -26,6 +26,7 @@ import torch
 from ffconv.environment import describe_environment
 from ffconv.errors import InputError, require
 from ffconv.files import make_folder, read_json, read_yaml, write_atomically
+from ffconv.training.config import flatten
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -83,7 +84,7 @@ class RunFolder:
         self._write(ENVIRONMENT, json.dumps(starts, indent=2))
 
     def _check_same(self, earlier: Mapping[str, Any]) -> None:
-        before, now = _flatten(earlier), _flatten(self.config)
+        before, now = flatten(earlier), flatten(self.config)
         for name in sorted(before.keys() | now.keys()):
             if name not in _FREE and before.get(name) != now.get(name):
                 raise InputError(
@@ -141,14 +142,3 @@ class RunFolder:
 
     def _write(self, name: str, text: str) -> None:
         write_atomically(self.path / name, text.encode())
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}"""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
