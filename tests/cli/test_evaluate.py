@@ -172,7 +172,7 @@ def test_a_truncated_checkpoint_is_one_line(
     path = tmp_path / "x.safetensors"
     path.write_bytes((run_folder / "best.safetensors").read_bytes())
     os.truncate(path, 100_000)
-    assert "x.safetensors is no readable safetensors file" in refused(["evaluate", str(path)], capsys)
+    assert "x.safetensors: truncated or not a safetensors file" in refused(["evaluate", str(path)], capsys)
 
 
 def test_a_checkpoint_of_another_architecture_is_one_line(

@@ -68,6 +68,16 @@ def test_a_damaged_folder_is_not_gone_on_with(started: Path, name: str, content:
         RunFolder(started, CONFIG).check(resume=True)
 
 
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("state", ["state.pt", "state.previous.pt"])
+def test_a_state_without_its_configuration_is_not_gone_on_with(started: Path, state: str, resume: bool):
+    """It would be continued by whatever configuration comes, even by a run that must start anew."""
+    (started / state).write_bytes(b"")
+    (started / "config.yaml").unlink()
+    with pytest.raises(InputError, match=rf"holds {state} of a run, but no config.yaml"):
+        RunFolder(started, CONFIG).check(resume=resume)
+
+
 @pytest.mark.parametrize(
     "free", [{"output": "y"}, {"loop": {"epochs": 5, "log_every": 1}}, {"data": {"path": "/b"}}]
 )

@@ -216,6 +216,13 @@ def test_a_training_set_of_another_size_is_refused(tmp_path: Path):
         toy_task.run(config, batches=7)
 
 
+def test_a_state_of_another_network_is_refused(tmp_path: Path):
+    toy_task.run(toy_task.config(tmp_path))
+    with pytest.raises(InputError, match="is not of this network and optimizer") as caught:
+        toy_task.run(toy_task.config(tmp_path, resume="auto"), simple=True)
+    assert "\n" not in str(caught.value)
+
+
 def test_going_on_asks_for_no_batch_twice(tmp_path: Path):
     config = toy_task.config(tmp_path, resume="auto", loop={"epochs": 2})
     toy_task.run(config, at_step=raise_at(7))

@@ -26,6 +26,7 @@ import torch
 from ffconv.environment import describe_environment
 from ffconv.errors import InputError, require
 from ffconv.files import make_folder, read_json, read_yaml, write_atomically
+from ffconv.training.checkpoint import PREVIOUS_STATE, STATE
 from ffconv.training.config import flatten
 
 if TYPE_CHECKING:
@@ -61,10 +62,16 @@ class RunFolder:
         """Check that the folder is free, or holds this run and may go on with it. Writes nothing.
 
         Raises:
-            InputError: if it holds a run and `resume` is off, a run with another configuration, or one whose
-                files are damaged.
+            InputError: If it holds a run and `resume` is off, a run with another configuration, or one whose
+                files are damaged or missing.
         """
         if not (self.path / CONFIG).is_file():
+            state = next((name for name in (STATE, PREVIOUS_STATE) if (self.path / name).is_file()), None)
+            require(
+                state is None,
+                f"{self.path} holds {state} of a run, but no {CONFIG} to compare with: put it back, remove"
+                f" {state}, or choose another folder by --output",
+            )
             return
         if not resume:
             raise InputError(

@@ -303,26 +303,35 @@ class Trainer:
         save_state(self.folder.path, state)
 
     def _restore(self) -> None:
-        """Goes to the newest complete state in the folder, if there is one.
+        """Go to the newest complete state in the folder, if there is one.
 
         Raises:
-            InputError: if the training set is no longer as large as it was.
+            InputError: If the training set has another size, or the state is of another network.
         """
         state = load_state(self.folder.path)
         if state is None:
             return
-        require(
-            state["steps_per_epoch"] == self.steps_per_epoch,
-            f"an epoch of the run in {self.folder.path} had {state['steps_per_epoch']} steps, now it has"
-            f" {self.steps_per_epoch}: resume with the same training set",
-        )
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
-        if self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.at = Position(**state["position"])
+        try:
+            before = state["steps_per_epoch"]
+            require(
+                before == self.steps_per_epoch,
+                f"an epoch of the run in {self.folder.path} had {before} steps, now it has"
+                f" {self.steps_per_epoch}: resume with the same training set",
+            )
+            self.network.load_state_dict(state["network"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.average is not None:
+                self.average.load_state_dict(state["average"])
+            if self.accelerator.scaler is not None:
+                self.accelerator.scaler.load_state_dict(state["scaler"])
+            self.at = Position(**state["position"])
+        except InputError:
+            raise
+        except Exception as error:  # a state of other contents fails anywhere
+            raise InputError(
+                f"the checkpoint in {self.folder.path} is not of this network and optimizer"
+                f" ({type(error).__name__}): resume with the same configuration, or choose another --output"
+            ) from error
 
     def _refuse_unfinite(self, weights: dict[str, Tensor]) -> None:
         # A step can ruin the weights while its own loss was still finite.
