@@ -211,11 +211,11 @@ def test_predict_of_a_video_is_a_video(run_folder: Path, tmp_path: Path):
 
     with video_writer(tmp_path / "clip.avi", rate=10) as writer:
         for value in (60, 120, 180):
-            writer.write(np.full((48, 64, 3), value, np.uint8))
+            writer.write(np.full((48, 64, 3), value, np.uint8), value / 600)
     content = predicted(run_folder, tmp_path / "clip.avi", tmp_path / "out", "--boxes", "whole")
     assert [image["id"] for image in content["images"]] == [0, 1, 2]
     with open_with_pyav(tmp_path / "out" / "clip.avi.mp4", "clip") as video:
-        assert [frame.shape for frame in video.frames()] == [(48, 64, 3)] * 3
+        assert [frame.picture.shape for frame in video.frames()] == [(48, 64, 3)] * 3
         assert video.rate == pytest.approx(10)
 
 

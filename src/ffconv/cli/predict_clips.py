@@ -144,8 +144,8 @@ def _draw(records: Sequence[dict[str, Any]], targets: Mapping[str, Path], data: 
         try:
             video = VideoFile(str(file), file)
             with video.open(data.decoder) as opened, video_writer(target, opened.rate) as writer:
-                for number, picture in enumerate(opened.frames()):
-                    writer.write(with_caption(picture, _caption(record, number / opened.rate)))
+                for seconds, picture in opened.frames():
+                    writer.write(with_caption(picture, _caption(record, seconds)), seconds)
         except UnreadableSample as error:
             print(f"ffconv: {error}", file=sys.stderr)
 

@@ -176,10 +176,10 @@ def _video(path: Path, record: _Record, output: Path) -> str:
     _prepare(target, source=path)
     with open_with_pyav(path, str(path)) as video, video_writer(target, video.rate) as writer:
         frames = shown(video.frames(), "predicting", total=round(video.seconds * video.rate))
-        for number, frame in enumerate(frames):
+        for number, (seconds, frame) in enumerate(frames):
             name = f"{path.name}#{number:06d}"
             picture = Picture(name, number, Image.fromarray(frame), path.parent.absolute())
-            writer.write(np.asarray(record.add(picture)))
+            writer.write(np.asarray(record.add(picture)), seconds)
     return f"{record.write(output, 'frame')} of {target}"
 
 

@@ -7,10 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ffconv.data.samples import UnreadableSample
-from ffconv.data.video_reading import Frames, Resize
+from ffconv.data.video_reading import ROUNDING, Frames, Resize, TimedFrame
 from ffconv.errors import InputError, first_line
 
 if TYPE_CHECKING:
@@ -59,10 +57,9 @@ class TorchcodecReader:
         self.seconds = self._end - self._begin
 
     def read(self, times: Sequence[float], resize: Resize | None = None) -> Frames:
-        """The frames shown at the given times, see ``VideoReader.read``."""
-        # A frame counts from half a frame before it is shown, so that rounded times find it.
-        last = self._end - 0.25 / self.rate
-        moments = [min(self._begin + time + 0.5 / self.rate, last) for time in times]
+        """Return the frames on screen at the given times, see ``VideoReader.read``."""
+        last = self._end - ROUNDING
+        moments = [min(self._begin + max(0.0, time) + ROUNDING, last) for time in times]
         batch = self._decoder.get_frames_played_at(moments)
         stamps = batch.pts_seconds.tolist()
         different = sorted(set(stamps))
@@ -71,7 +68,8 @@ class TorchcodecReader:
             pictures = [resize(picture) for picture in pictures]
         return Frames(pictures, [different.index(stamp) for stamp in stamps])
 
-    def frames(self) -> Iterator[np.ndarray]:
-        """All frames from the first to the last, (H, W, 3) uint8 RGB each."""
-        for frame in self._decoder:
-            yield frame.numpy()
+    def frames(self) -> Iterator[TimedFrame]:
+        """Yield all frames from the first to the last."""
+        for number in range(len(self._decoder)):
+            frame = self._decoder.get_frame_at(number)
+            yield TimedFrame(float(frame.pts_seconds) - self._begin, frame.data.numpy())

@@ -13,7 +13,7 @@ import numpy as np
 
 from ffconv.data.media import LabelledFiles, Media, files_below, named_os_errors
 from ffconv.data.samples import some
-from ffconv.data.video_reading import Frames, Resize, open_with_pyav
+from ffconv.data.video_reading import ROUNDING, Frames, Resize, TimedFrame, open_with_pyav
 from ffconv.errors import InputError, require
 
 Decoder = Literal["pyav", "torchcodec"]
@@ -35,11 +35,11 @@ class OpenVideo(Protocol):
     seconds: float
 
     def read(self, times: Sequence[float], resize: Resize | None = None) -> Frames:
-        """The frames shown at these seconds; raises UnreadableSample for a file that is broken there."""
+        """Return the frames on screen at these seconds; raises UnreadableSample for a file that is broken there."""
         ...
 
-    def frames(self) -> Iterator[np.ndarray]:
-        """All frames in order, (H, W, 3) uint8 RGB; raises UnreadableSample for a broken file."""
+    def frames(self) -> Iterator[TimedFrame]:
+        """Yield all frames in order; raises UnreadableSample for a broken file."""
         ...
 
 
@@ -94,18 +94,19 @@ class VideoArray:
         yield self
 
     def read(self, times: Sequence[float], resize: Resize | None = None) -> Frames:
-        """The frames nearest to these times in seconds."""
+        """Return the frames on screen at these seconds."""
         last = len(self._pictures) - 1
-        numbers = [min(max(0, round(time * self.rate)), last) for time in times]
+        numbers = [min(max(0, int((time + ROUNDING) * self.rate)), last) for time in times]
         different = sorted(set(numbers))
         pictures = [self._pictures[number] for number in different]
         if resize is not None:
             pictures = [resize(picture) for picture in pictures]
         return Frames(pictures, [different.index(number) for number in numbers])
 
-    def frames(self) -> Iterator[np.ndarray]:
-        """All frames in order."""
-        yield from self._pictures
+    def frames(self) -> Iterator[TimedFrame]:
+        """Yield all frames in order."""
+        for number, picture in enumerate(self._pictures):
+            yield TimedFrame(number / self.rate, picture)
 
 
 def _from_file(path: Path) -> VideoFile:
