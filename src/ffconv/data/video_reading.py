@@ -154,9 +154,11 @@ class VideoReader:
                 frame = next(decoded, None)
             if frame is None:
                 break
-            timed = frame.pts is not None and self._container.format.name not in UNTIMED
-            seconds = self._time(frame.pts) if timed else number / self.rate
-            end = seconds + 1 / self.rate if timed else self.seconds
+            if frame.pts is None or self._container.format.name in UNTIMED:
+                seconds, end = number / self.rate, self.seconds
+            else:
+                seconds = self._time(frame.pts)
+                end = seconds + 1 / self.rate
             yield TimedFrame(seconds, self._picture(frame))
         self._require_end(end, self.seconds)
 

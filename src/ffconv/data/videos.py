@@ -35,7 +35,7 @@ class OpenVideo(Protocol):
     seconds: float
 
     def read(self, times: Sequence[float], resize: Resize | None = None) -> Frames:
-        """Return the frames on screen at these seconds; raises UnreadableSample for a file that is broken there."""
+        """Return the frames on screen at these seconds; raises UnreadableSample for a damaged file."""
         ...
 
     def frames(self) -> Iterator[TimedFrame]:
