@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ffconv.tasks.ablation import Score, Variant
 
 HELP = "Train variants of a network with several seeds and print the paper's Tables 2 and 3 for them."
+PARALLEL = True
 
 
 def parse(parser: CommandParser, argv: Sequence[str]) -> Any:

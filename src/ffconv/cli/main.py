@@ -2,6 +2,8 @@
 
 A command is a module of this package with ``HELP``, ``add_arguments(parser)`` and ``run(arguments)``, which
 returns the exit code (None is 0). Where the options depend on a recipe it has ``parse(parser, argv)`` too.
+``PARALLEL = True`` says that processes of one launcher share its work; the other commands refuse to be
+several.
 A module is imported only when its command is called. The list of the commands is :mod:`ffconv_command`'s.
 """
 
@@ -12,7 +14,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ffconv.errors import InputError
+from ffconv.errors import InputError, require
 from ffconv_command import COMMANDS, asks_for_overview, overview
 
 INPUT_ERROR = 2
@@ -81,6 +83,8 @@ def _run(command: str, argv: list[str]) -> int:
     from ffconv.cli.parser import CommandParser
 
     module = importlib.import_module(f"ffconv.cli.{command}")
+    if not getattr(module, "PARALLEL", False):
+        _require_single_process(command)
     parser = CommandParser(prog=f"ffconv {command}", description=module.HELP)
     if hasattr(module, "parse"):
         arguments = module.parse(parser, argv)
@@ -90,6 +94,16 @@ def _run(command: str, argv: list[str]) -> int:
     code = module.run(arguments) or 0
     _leave_other_processes()
     return code
+
+
+def _require_single_process(command: str) -> None:
+    from ffconv.environment import launched_processes
+
+    launched = launched_processes()
+    require(
+        launched == 1,
+        f"ffconv {command} works in one process, but the launcher started {launched}: run it alone",
+    )
 
 
 def _leave_other_processes() -> None:

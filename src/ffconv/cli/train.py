@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ffconv.training.loop import Outcome
 
 HELP = "Train a network by a recipe, or go on with a stopped run (--resume auto)."
+PARALLEL = True
 
 
 def parse(parser: CommandParser, argv: Sequence[str]) -> Any:
