@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ffconv.errors import require
+from accelerate.utils import broadcast_object_list
+
+from ffconv.errors import InputError, require
 from ffconv.training.config import TrainingConfig
 from ffconv.training.folder import RunFolder
 from ffconv.training.loop import Outcome, Trainer
@@ -45,7 +47,13 @@ def train_run(
     trainer = Trainer(task, config, accelerator=accelerator, folder=folder)
     # Every process must have looked at the folder before the first one writes to it.
     accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        folder.start(device=accelerator.device)
-    accelerator.wait_for_everyone()
-    return trainer.fit()
+    with folder:
+        refusals = [""]
+        if accelerator.is_main_process:
+            try:
+                folder.start(device=accelerator.device, resume=config.resume == "auto")
+            except InputError as error:
+                refusals = [str(error)]
+        broadcast_object_list(refusals)  # else the others would wait for the first one's end
+        require(not refusals[0], refusals[0])
+        return trainer.fit()
