@@ -154,11 +154,9 @@ class VideoReader:
                 frame = next(decoded, None)
             if frame is None:
                 break
-            if frame.pts is None or self._container.format.name in UNTIMED:
-                seconds, end = number / self.rate, self.seconds
-            else:
-                seconds = self._time(frame.pts)
-                end = seconds + 1 / self.rate
+            untimed = frame.pts is None or self._container.format.name in UNTIMED
+            seconds = number / self.rate if untimed else self._time(frame.pts or 0)
+            end = seconds + 1 / self.rate
             yield TimedFrame(seconds, self._picture(frame))
         self._require_end(end, self.seconds)
 
