@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import warnings
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -13,7 +15,7 @@ from ffconv.errors import InputError, require
 from ffconv.ops.axes import spectral_axes
 from ffconv.surgery.mixing import find_mixings
 from ffconv.surgery.policy import Policy
-from ffconv.surgery.replace import Options, build_ffc, count_hooks, find_unfit, put, why_misfit
+from ffconv.surgery.replace import Options, become_ffcs, count_hooks, find_unfit, why_misfit
 from ffconv.surgery.report import ConversionReport, ConversionRow, describe
 from ffconv.surgery.rules import Decision, Plan, Rule, rule_from_patterns
 from ffconv.surgery.trace import Convolution, Trace, convolutions
@@ -36,14 +38,15 @@ def convert(
     example_input: Any = None,
     rules: Mapping[str, Decision] | Rule | None = None,
 ) -> Network:
-    """Replace the convolutions of a network by FFCs, in place, by the rule of the paper's ResNets.
+    """Turn the convolutions of a network into FFCs, in place, by the rule of the paper's ResNets.
 
     A trial forward without data shows what is what. The stem, the output heads and convolutions on 1x1 maps
     (as in squeeze-and-excitation) stay. Global channels begin after the stem (``ratio_in = 0``) and end with
     the last stage (``ratio_out = 0``; in a decoder, after its last upsampling). Maps that are added have one
     ratio. A convolution without global channels on either side stays. Weights are carried into the parts that
     correspond, the Spectral Transforms are new; data type, device, memory format, training mode,
-    ``requires_grad`` and hooks are kept.
+    ``requires_grad`` and hooks are kept. The convolution objects themselves become FFCs, so that lists, dicts
+    or partials that also hold them run what was converted.
 
     Args:
         model: any network. FFCs that it has already stay.
@@ -62,7 +65,8 @@ def convert(
             pair makes it an FFC with just this ``(ratio_in, ratio_out)``. Or a function of name, convolution
             and :class:`Plan` that returns one of these, or the plan.
     Returns:
-        The model; :func:`conversion_report` says what was converted, what was left, and why.
+        The model; :func:`conversion_report` says what was converted, what was left, and why. A warning says
+        that nothing was.
     Raises:
         InputError: if the ratio is outside [0, 1], a switch is neither true nor false, the trial forward
             fails, a pattern matches nothing, a rule cannot be followed, or a layer has no axis of that name.
@@ -100,9 +104,13 @@ def convert(
     )
     converted = [name for name, plan in plans.items() if plan.reason is None]
     _check_spectral_dims(spectral_dims, [modules[name] for name in converted])
-    put(model, {modules[name]: build_ffc(modules[name], plans[name], options) for name in converted})
+    become_ffcs({modules[name]: plans[name] for name in converted}, options)
     setattr(model, _REPORT, report)
     _LOGGER.info("%s", report)
+    if ratio > 0 and not converted:
+        reasons = Counter(row.reason for row in report.rows)
+        listed = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+        warnings.warn(f"convert changed nothing in {type(model).__name__}: {listed}", stacklevel=2)
     return model
 
 
