@@ -11,6 +11,11 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ffconv.data.samples import UnreadableSample
+from ffconv.errors import InputError
+from ffconv.files import read_file
+
+#: Size up to which an encoded sample is read into memory.
+MAX_FILE_BYTES = 2**31
 
 #: Pillow knows more, some of which run other programs (EPS) or hold no picture.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -33,15 +38,15 @@ def read_image(path: Path, *, upright: bool = True) -> Image.Image:
 
 
 def read_bytes(path: Path) -> bytes:
-    """A file's content.
+    """Return the content of a sample's file.
 
     Raises:
-        UnreadableSample: where the file is missing or may not be read.
+        UnreadableSample: If the file is missing, may not be read, is not a regular one, or above 2 GiB.
     """
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UnreadableSample(str(path), error.strerror or str(error)) from error
+        return read_file(path, limit=MAX_FILE_BYTES)
+    except InputError as error:
+        raise UnreadableSample(str(path), str(error).removeprefix(f"{path}: ")) from error
 
 
 def decode_image(content: bytes, name: str, *, upright: bool = True) -> Image.Image:
