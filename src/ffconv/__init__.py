@@ -16,7 +16,7 @@ from ffconv.ops import (
     set_transform_engine,
     transform_engine,
 )
-from ffconv.surgery import Temporal, conversion_report, convert, fuse, inflate
+from ffconv.surgery import Temporal, conversion_report, convert, fuse, inflate, recalibrate
 
 __version__ = "0.1.0"
 
@@ -38,6 +38,7 @@ __all__ = [
     "inflate",
     "load_weights",
     "push_to_hub",
+    "recalibrate",
     "save_pretrained",
     "set_transform_engine",
     "transform_engine",
