@@ -233,3 +233,17 @@ def test_detections_are_a_list(tmp_path):
     path = write(tmp_path, content())
     with pytest.raises(InputError, match=r"is not in COCO's result format: must be a list"):
         read_detections(path, read_annotations(path))
+
+
+@pytest.mark.parametrize("name", ["../7.png", "/etc/7.png", "a/../../7.png", "..\\7.png", "a\0.png"])
+def test_an_image_outside_the_folder_is_refused(tmp_path, name):
+    data = content(annotation(1, 7))
+    data["images"][0]["file_name"] = name
+    with pytest.raises(InputError, match=r"image 7: file_name=.* must be a path below the folder of images"):
+        read(tmp_path, data)
+
+
+def test_images_may_lie_in_folders_below(tmp_path):
+    data = content(annotation(1, 7))
+    data["images"][0]["file_name"] = "camera..1/./7.png"
+    assert read(tmp_path, data).images[7].file_name == "camera..1/./7.png"

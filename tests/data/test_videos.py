@@ -13,7 +13,7 @@ from ffconv.data.loading import LoaderSpec, eval_batches
 from ffconv.data.samples import UnreadableSample
 from ffconv.data.shard_writing import write_shards
 from ffconv.data.video_config import VideoDataConfig, open_videos
-from ffconv.data.videos import VIDEOS, VideoArray, VideoFile, class_names
+from ffconv.data.videos import VIDEOS, VideoArray, VideoFile, class_names, read_list
 from ffconv.errors import InputError
 from video_files import levels, make_video, numbers, video_folder
 
@@ -233,3 +233,23 @@ def test_clip_values_outside_their_range(fields):
 def test_the_path_must_be_given():
     with pytest.raises(InputError, match="path is not given"):
         open_videos(VideoDataConfig(), "train")
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("label,youtube_id,time_start,time_end\nrun,a,0", "x.csv:2: must have label"),
+        ("label,youtube_id,time_start,time_end\n,a,0,10", "x.csv:2: must have label"),
+        ("label,youtube_id,time_start,time_end\nrun,a,0,inf", "x.csv:2: time_start and time_end must be"),
+        ("label,youtube_id,time_start,time_end\nrun,a,0," + "1" * 200_000, "x.csv: is no CSV file"),
+    ],
+)
+def test_damaged_lists_of_kinetics(tmp_path, lines, message):
+    (tmp_path / "x.csv").write_text(lines)
+    with pytest.raises(InputError, match=message):
+        read_list(tmp_path / "x.csv", tmp_path)
+
+
+@pytest.mark.parametrize("label", ["999999999999", "\N{SUPERSCRIPT TWO}", "9" * 5000])
+def test_a_label_that_counts_too_many_classes_is_a_name(label):
+    assert class_names({label}) == (label,)

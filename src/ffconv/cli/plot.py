@@ -122,18 +122,16 @@ def _curves(options: Any) -> bytes:
 
 def _metrics(run: Path) -> list[dict[str, float]]:
     """The rows of a run's metrics.csv."""
+    from ffconv.files import read_text
     from ffconv.training.folder import METRICS
 
+    require((run / METRICS).exists(), f"{run} is no run folder with a finished epoch: it has no {METRICS}")
+    lines = read_text(run / METRICS).splitlines()
     try:
-        with (run / METRICS).open(newline="") as file:
-            rows = [
-                {column: float(text) for column, text in row.items() if text} for row in csv.DictReader(file)
-            ]
-    except OSError as error:
-        raise InputError(
-            f"{run} is no run folder with a finished epoch: {METRICS}: {error.strerror}"
-        ) from error
-    except (ValueError, TypeError) as error:
+        rows = [
+            {column: float(text) for column, text in row.items() if text} for row in csv.DictReader(lines)
+        ]
+    except (ValueError, TypeError, csv.Error) as error:
         raise InputError(f"{run / METRICS} is damaged: {error}") from error
     require(bool(rows), f"{run / METRICS} has no row yet")
     return rows

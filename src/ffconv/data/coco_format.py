@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -115,7 +115,7 @@ def read_annotations(
         with _named(name):
             size, number = (int(entry["width"]), int(entry["height"])), int(entry["id"])
             require(number not in images, f"{name}: another image has the same id")
-            images[number] = ImageEntry(str(entry["file_name"]), *size)
+            images[number] = ImageEntry(_inside(str(entry["file_name"]), name), *size)
     annotations: list[Annotation] = []
     unlisted = 0
     for entry in _entries(content, "annotations", path) if "annotations" in content else ():
@@ -258,6 +258,16 @@ def _require_inside(found: Annotation | Detection, images: Mapping[int, ImageEnt
     overlaps = left < image.width and top < image.height and left + width >= 0 and top + height >= 0
     box = ", ".join(f"{side:g}" for side in found.box)
     require(overlaps, f"{name}: bbox [{box}] lies outside its image of {image.width} x {image.height} pixels")
+
+
+def _inside(file_name: str, name: str) -> str:
+    """Return a path below the folder of images; one that leaves it is refused."""
+    path = PurePosixPath(file_name.replace("\\", "/"))
+    require(
+        not path.is_absolute() and ".." not in path.parts and "\0" not in file_name,
+        f"{name}: file_name={file_name!r} must be a path below the folder of images",
+    )
+    return file_name
 
 
 def _id(entry: Any) -> Any:

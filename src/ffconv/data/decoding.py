@@ -12,7 +12,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ffconv.data.samples import UnreadableSample
 from ffconv.errors import InputError
-from ffconv.files import read_file
+from ffconv.files import read_file, require_regular
 
 #: Size up to which an encoded sample is read into memory.
 MAX_FILE_BYTES = 2**31
@@ -35,6 +35,20 @@ _TURNS: dict[Any, Image.Transpose] = {
 def read_image(path: Path, *, upright: bool = True) -> Image.Image:
     """``decode_image`` of a file; raises ``UnreadableSample`` also where the file cannot be opened."""
     return decode_image(read_bytes(path), str(path), upright=upright)
+
+
+def sample_size(path: Path, name: str) -> int:
+    """Return the size in bytes of a sample's file.
+
+    Raises:
+        UnreadableSample: If the file is missing, or not a regular one.
+    """
+    try:
+        return require_regular(path).st_size
+    except OSError as error:
+        raise UnreadableSample(name, error.strerror or str(error)) from error
+    except InputError as error:
+        raise UnreadableSample(name, str(error).removeprefix(f"{path}: ")) from error
 
 
 def read_bytes(path: Path) -> bytes:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from ffconv.data.decoding import sample_size
 from ffconv.data.samples import UnreadableSample
 from ffconv.data.video_rotation import upright
 from ffconv.errors import InputError
@@ -37,6 +38,15 @@ ROUNDING = 5e-4
 
 #: Containers whose timestamps are those of decoding.
 UNTIMED = ("avi",)
+
+#: FFmpeg's names of the containers that are opened, and of bare streams of frames.
+CONTAINERS = (
+    *("mov", "mp4", "avi", "matroska", "webm", "flv", "mpeg", "mpegts", "asf", "ogg"),
+    *("h264", "hevc", "mpegvideo", "m4v"),
+)
+
+#: Pixels of a frame, twice those of 8K.
+MAX_PIXELS = 2**26
 
 Resize = Callable[[np.ndarray], np.ndarray]
 
@@ -76,29 +86,62 @@ def open_with_pyav(source: Path | bytes, name: str) -> Iterator[VideoReader]:
             inside the block while reading.
         InputError: where PyAV is not installed.
     """
+    with video_errors_named(name), open_container(source, name) as container:
+        yield VideoReader(container, name)
+
+
+def open_container(source: Path | bytes, name: str) -> InputContainer:
+    """Open a file in one of `CONTAINERS`, or the content of one, by PyAV.
+
+    FFmpeg knows formats that connect to hosts, name other files or never end; they are not opened.
+
+    Raises:
+        UnreadableSample: If it is empty, not a regular file, or in no such container.
+        FFmpegError, OSError: As PyAV.
+    """
+    import av
+
+    if isinstance(source, Path):
+        # Behind "file:" FFmpeg reads no protocol into a name such as concat:a.mp4.
+        opened, size = f"file:{source}", sample_size(source, name)
+    else:
+        opened, size = io.BytesIO(source), len(source)
+    if size == 0:
+        raise UnreadableSample(name, "is empty (0 bytes)")
+    limits = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "file"}
     try:
-        import av
-    except ImportError as error:
-        raise InputError("videos need the package av: pip install 'ffconv[video]'") from error
-    with video_errors_named(name):
-        opened = str(source) if isinstance(source, Path) else io.BytesIO(source)
-        if (source.stat().st_size if isinstance(source, Path) else len(source)) == 0:
-            raise UnreadableSample(name, "is empty (0 bytes)")
-        with av.open(opened, "r") as container:
-            yield VideoReader(container, name)
+        return av.open(opened, "r", options=limits)
+    except av.ArgumentError as error:
+        raise UnreadableSample(
+            name, "is no video in a container that is read (MP4, AVI, Matroska, ...)"
+        ) from error
 
 
 @contextmanager
 def video_errors_named(name: str) -> Iterator[None]:
-    """Turns what PyAV raises into UnreadableSample of this name."""
-    from av import FFmpegError
+    """Turn what PyAV raises into UnreadableSample of this name.
 
+    Raises:
+        InputError: If PyAV is not installed.
+    """
+    try:
+        from av import FFmpegError
+    except ImportError as error:
+        raise InputError("videos need the package av: pip install 'ffconv[video]'") from error
     try:
         yield
     except FFmpegError as error:
         raise UnreadableSample(name, f"cannot be read as a video ({error.strerror})") from error
     except OSError as error:
         raise UnreadableSample(name, error.strerror or str(error)) from error
+
+
+def require_frame_size(width: int, height: int, name: str) -> None:
+    """Refuse frames of more than `MAX_PIXELS`, before one is decoded."""
+    if width * height > MAX_PIXELS:
+        raise UnreadableSample(
+            name, f"has frames of {width} x {height} pixels, more than {MAX_PIXELS} in all"
+        )
 
 
 class VideoReader:
@@ -114,8 +157,13 @@ class VideoReader:
             raise UnreadableSample(name, "holds no video stream")
         self._container, self._name = container, name
         self._stream = container.streams.video[0]
+        codec = self._stream.codec_context
+        if codec is None:
+            raise UnreadableSample(name, "its video codec is not known")
+        require_frame_size(codec.width, codec.height, name)
+        codec.options = {"max_pixels": str(MAX_PIXELS)}  # a stream may change its size on the way
         # The loader has processes of its own, and with one thread skip_frame counts from the next packet on.
-        self._stream.codec_context.thread_count = 1
+        codec.thread_count = 1
         rate = self._stream.average_rate or self._stream.guessed_rate or self._stream.base_rate
         if not rate or self._stream.time_base is None:
             raise UnreadableSample(name, "does not say its frame rate")

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ffconv.data.samples import UnreadableSample
-from ffconv.data.video_reading import ROUNDING, Frames, Resize, TimedFrame
+from ffconv.data.video_reading import (
+    ROUNDING,
+    Frames,
+    Resize,
+    TimedFrame,
+    open_container,
+    video_errors_named,
+)
 from ffconv.errors import InputError, first_line
 
 if TYPE_CHECKING:
@@ -31,6 +38,8 @@ def open_with_torchcodec(source: Path | bytes, name: str) -> Iterator[Torchcodec
         from torchcodec.decoders import VideoDecoder  # pyright: ignore[reportMissingImports]
     except (ImportError, OSError, RuntimeError) as error:
         raise InputError(f"data.decoder=torchcodec cannot be loaded: {first_line(error)}") from error
+    with video_errors_named(name), open_container(source, name):
+        pass  # torchcodec itself opens whatever FFmpeg knows
     try:
         opened = str(source) if isinstance(source, Path) else source
         yield TorchcodecReader(VideoDecoder(opened, dimension_order="NHWC", num_ffmpeg_threads=1))
