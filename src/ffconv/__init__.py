@@ -3,6 +3,8 @@
 Importing the package enters the ``ffc_*`` networks in timm's registry.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from ffconv.interop.hub import About, from_pretrained, push_to_hub, save_pretrained
 from ffconv.interop.weights import load_weights
 from ffconv.models import FFCResNet, NonLocalBlock
@@ -17,6 +19,9 @@ from ffconv.ops import (
     transform_engine,
 )
 from ffconv.surgery import Temporal, conversion_report, convert, fuse, inflate, recalibrate
+
+if TYPE_CHECKING:
+    from ffconv.tasks.inpaint import inpaint
 
 __version__ = "0.1.0"
 
@@ -36,6 +41,7 @@ __all__ = [
     "from_pretrained",
     "fuse",
     "inflate",
+    "inpaint",
     "load_weights",
     "push_to_hub",
     "recalibrate",
@@ -43,3 +49,12 @@ __all__ = [
     "set_transform_engine",
     "transform_engine",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import `inpaint` when it is first used: its room costs as much as the rest."""
+    if name != "inpaint":
+        raise AttributeError(f"module 'ffconv' has no attribute {name!r}")
+    from ffconv.tasks.inpaint import inpaint
+
+    return inpaint

@@ -61,6 +61,16 @@ def make_folder(path: Path) -> None:
         raise InputError(f"cannot make the folder {path}: {error.strerror or error}") from error
 
 
+def checkpoint_file(path: Path, weights: str = "best") -> Path:
+    """Find the checkpoint itself in a package of ``ffconv package``, a run folder, or LaMa's folder."""
+    if not path.is_dir():
+        return path
+    run = path / f"{weights}.safetensors"
+    # LaMa publishes a network as config.yaml and models/best.ckpt.
+    others = (path / "model.safetensors", run, path / "models" / f"{weights}.ckpt")
+    return next((file for file in others if file.is_file()), run)
+
+
 def output_names(names: Sequence[str], suffix: str, *, kept: Collection[str] = ()) -> list[str]:
     """Return the name of each input's output: its own name, and a suffix where it has none of those kept.
 

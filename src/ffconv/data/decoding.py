@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -16,6 +17,8 @@ from ffconv.files import read_file, require_regular
 
 #: Size up to which an encoded sample is read into memory.
 MAX_FILE_BYTES = 2**31
+
+Result = TypeVar("Result")
 
 #: Pillow knows more, some of which run other programs (EPS) or hold no picture.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -64,7 +67,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def decode_image(content: bytes, name: str, *, upright: bool = True) -> Image.Image:
-    """Decodes an image of any mode to RGB.
+    """Decode an image of any mode to RGB.
 
     Transparent pixels are laid over white. 16-bit grey is scaled to 8 bit (65535 becomes 255). Of several
     frames the first counts. Pillow's warnings are kept from the user, who could do nothing about them.
@@ -78,6 +81,21 @@ def decode_image(content: bytes, name: str, *, upright: bool = True) -> Image.Im
         UnreadableSample: for an empty, truncated or foreign file, for floating point pixels, and for more
             pixels than ``PIL.Image.MAX_IMAGE_PIXELS``, which are taken for a decompression bomb.
     """
+
+    def convert(image: Image.Image) -> Image.Image:
+        return to_rgb(turn_upright(image) if upright else image)
+
+    return decode_with(content, name, convert)
+
+
+def decode_with(content: bytes, name: str, use: Callable[[Image.Image], Result]) -> Result:
+    """Decode an image and return what a function makes of it; raises ``UnreadableSample`` as `decode_image`.
+
+    Args:
+        content: The encoded file.
+        name: What the file is called in an error.
+        use: Takes the image as Pillow reads it, before it is closed.
+    """
     if not content:
         raise UnreadableSample(name, "is empty (0 bytes)")
     try:
@@ -86,7 +104,9 @@ def decode_image(content: bytes, name: str, *, upright: bool = True) -> Image.Im
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
                 image.load()
-                return _to_rgb(_upright(image) if upright else image)
+                return use(image)
+    except UnreadableSample:
+        raise
     except UnidentifiedImageError:
         raise UnreadableSample(name, "is no image in a known format") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
@@ -97,8 +117,8 @@ def decode_image(content: bytes, name: str, *, upright: bool = True) -> Image.Im
         raise UnreadableSample(name, f"cannot be decoded: {error or type(error).__name__}") from error
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """Turns an image by its EXIF orientation (``ImageOps.exif_transpose`` fails on other, unusual tags)."""
+def turn_upright(image: Image.Image) -> Image.Image:
+    """Turn an image by its EXIF orientation (``ImageOps.exif_transpose`` fails on other, unusual tags)."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # broken metadata says nothing, and the pixels are already read
@@ -107,7 +127,8 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert an image of any mode to RGB, as `decode_image` says."""
     if image.mode == "F":
         raise ValueError("floating point pixels have no defined range")
     if image.mode.startswith("I"):
