@@ -258,7 +258,7 @@ def test_evaluation_repeats_the_last_epochs_scores(run_folder: Path, tmp_path: P
 
 def test_evaluation_takes_other_holes(run_folder: Path, tmp_path: Path):
     scores = evaluated(tmp_path, str(run_folder), "--limit", "6", "--masks.kinds", "[thin]")
-    assert list(scores) == ["all", "thin", "skipped"]
+    assert list(scores) == ["all", "thin", "skipped", "evaluation"]
 
 
 @pytest.mark.slow
