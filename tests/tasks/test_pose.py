@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,12 @@ class Fixed(nn.Module):
 def test_values_out_of_range_are_refused(make: Any, message: str):
     with pytest.raises(InputError, match=message):
         make()
+
+
+def test_a_missing_package_of_the_evaluation_is_named_before_training(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
+    with pytest.raises(InputError, match="needs the package faster-coco-eval"):
+        task().check()
 
 
 def test_the_task_is_known_by_its_name():

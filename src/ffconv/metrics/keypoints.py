@@ -64,9 +64,13 @@ class PoseMetrics:
     Args:
         samples: the persons that are looked at, with the ground truth of their images.
         transform: how their crops were made; the suppression of duplicates judges by the crops' areas.
+
+    Raises:
+        InputError: where faster-coco-eval is not installed.
     """
 
     def __init__(self, samples: PersonSamples, transform: PoseTransformConfig) -> None:
+        require_coco_evaluation()  # before the work
         self._samples = samples
         self._transform = transform
         self._batches: list[tuple[Tensor, Tensor]] = []

@@ -16,7 +16,7 @@ from ffconv.data.pose_config import PoseDataConfig, open_persons
 from ffconv.data.pose_samples import PersonSamples
 from ffconv.data.pose_transforms import PoseTransformConfig, PreparePose, to_image
 from ffconv.errors import require
-from ffconv.metrics.keypoints import PoseMetrics, PoseScores
+from ffconv.metrics.keypoints import PoseMetrics, PoseScores, require_coco_evaluation
 from ffconv.tasks.heatmap_loss import heatmap_loss
 from ffconv.tasks.loaders import SplitLoaders
 from ffconv.tasks.networks import ModelConfig, build_network, load_trained, require_output
@@ -158,6 +158,7 @@ class Pose(SplitTask):
 
     def check(self) -> None:
         hardest = self.config.loss.hardest
+        require_coco_evaluation()
         super().check()
         require(
             hardest is None or hardest <= len(self.keypoints),
