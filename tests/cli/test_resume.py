@@ -42,7 +42,7 @@ def stopped_by(number: signal.Signals, folder: Path) -> tuple[int, str]:
 
 def rows(folder: Path) -> list[dict[str, str]]:
     with (folder / "metrics.csv").open() as file:
-        return [{k: v for k, v in row.items() if k != "images_per_second"} for row in csv.DictReader(file)]
+        return [{k: v for k, v in row.items() if k != "samples_per_second"} for row in csv.DictReader(file)]
 
 
 def assert_goes_on_to_the_same(folder: Path, whole: Path) -> None:

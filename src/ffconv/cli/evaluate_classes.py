@@ -58,8 +58,9 @@ def _report(found: Evaluated, sample: str) -> None:
     write_per_class(scores, found.output / "per_class.csv")
     write_atomically(found.output / "confusion.png", draw_confusion(scores))
     found.write_scores({f"{sample}s": scores.samples, **scores.as_dict()})
+    top5 = f"  top-5 {scores.top5:.3f} %" if "top5" in scores.as_dict() else ""
     print(
-        f"top-1 {scores.top1:.3f} %  top-5 {scores.top5:.3f} %  loss {scores.loss:.4f}"
+        f"top-1 {scores.top1:.3f} %{top5}  loss {scores.loss:.4f}"
         f"  over {counted(scores.samples, sample)}{found.left_out('one')}"
     )
     print(f"per_class.csv, confusion.png and scores.json are in {found.output}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ffconv.cli.checkpoints import checkpoint_file
 from ffconv.cli.parser import CommandParser
+from ffconv.cli.progress import announced
 from ffconv.errors import InputError, require
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ def run(arguments: Any) -> None:
 
     draw = {"receptive-field": _receptive_field, "spectrum": _spectrum, "curves": _curves}[arguments.picture]
     options = arguments[arguments.picture]
-    write_atomically(options.output, draw(options))
+    with announced(f"computing the {arguments.picture}"):
+        picture = draw(options)
+    write_atomically(options.output, picture)
     print(options.output)
 
 

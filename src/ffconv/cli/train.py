@@ -61,13 +61,15 @@ def run(arguments: Any) -> int:
     return outcome.exit_code
 
 
-def train(task: str, training: TrainingConfig, config: Any) -> Outcome:
-    """One run of a task with its configuration."""
+def train(task: str, training: TrainingConfig, config: Any, *, later_runs: int = 0) -> Outcome:
+    """Train one run of a task; ``later_runs`` of the same length follow it."""
     from ffconv.tasks import task_kind
     from ffconv.training.run import train_run
 
     record = {"task": task, **plain(training), **plain(config)}
-    return train_run(lambda share: task_kind(task).task(config, share), training, record=record)
+    return train_run(
+        lambda share: task_kind(task).task(config, share), training, record=record, later_runs=later_runs
+    )
 
 
 def configs(arguments: Any) -> tuple[TrainingConfig, Any]:

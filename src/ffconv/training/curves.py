@@ -15,7 +15,7 @@ _TITLES = {
     "hole_l1": "hole_l1 (%)",
     **{name: f"{name} (%)" for name in ("AP", "AP50", "AP75", "APM", "APL", "AR")},
 }
-_SETTINGS = {"epoch", "step", "images_per_second"}
+_SETTINGS = {"epoch", "step", "samples_per_second"}
 _DASHES = ("-", "--", ":", "-.")
 
 

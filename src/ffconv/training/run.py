@@ -17,7 +17,11 @@ from ffconv.training.task import Share, Task
 
 
 def train_run(
-    make_task: Callable[[Share], Task], config: TrainingConfig, *, record: Mapping[str, Any]
+    make_task: Callable[[Share], Task],
+    config: TrainingConfig,
+    *,
+    record: Mapping[str, Any],
+    later_runs: int = 0,
 ) -> Outcome:
     """Train, or go on with, the run in the folder `config.output`.
 
@@ -28,6 +32,7 @@ def train_run(
         config: How to train.
         record: The whole configuration as plain values: what config.yaml will hold, and what a resumed run
             is compared with.
+        later_runs: Runs of the same length that follow this one, for the time that is left.
 
     Raises:
         InputError: for wrong data or options, a folder that holds another run, a full disk, or divergence.
@@ -43,8 +48,12 @@ def train_run(
         channels_last=config.loop.channels_last,
     )
     task = make_task(share)
+    if accelerator.is_main_process:
+        print("opening the data", flush=True)
     task.check()
-    trainer = Trainer(task, config, accelerator=accelerator, folder=folder)
+    if accelerator.is_main_process:
+        print("building the network", flush=True)
+    trainer = Trainer(task, config, accelerator=accelerator, folder=folder, later_runs=later_runs)
     # Every process must have looked at the folder before the first one writes to it.
     accelerator.wait_for_everyone()
     with folder:
