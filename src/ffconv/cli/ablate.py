@@ -13,6 +13,7 @@ from ffconv.cli.parser import CommandParser
 from ffconv.cli.recipes import parse_over_recipe, take_recipes
 from ffconv.cli.train import add_run_arguments, configs, train
 from ffconv.errors import InputError
+from ffconv.wording import say
 
 if TYPE_CHECKING:
     from ffconv.tasks.ablation import Score, Variant
@@ -70,7 +71,7 @@ def _train_all(arguments: Any, folders: Mapping[tuple[Variant, int], Path]) -> i
     open_runs = [not _is_trained(folder, training.loop.epochs) for folder in folders.values()]
     for place, ((variant, seed), folder) in enumerate(folders.items()):
         if os.environ.get("RANK", "0") == "0":
-            print(f"run {place + 1} of {len(folders)}: {variant.name}, seed {seed}: {folder}", flush=True)
+            say(f"run {place + 1} of {len(folders)}: {variant.name}, seed {seed}: {folder}")
         name, options = variant.network(task.model.name, task.model.arguments)
         model = dataclasses.replace(task.model, name=name, arguments=options)
         run = dataclasses.replace(training, seed=seed, output=str(folder), resume="auto")
@@ -113,4 +114,5 @@ def _report(scores: Sequence[Score], output: Path) -> None:
     write_report(reports(scores), "table")
     write_atomically(output / "ablation.csv", dump([record(score) for score in scores], "csv").encode())
     write_atomically(output / "ablation.png", draw(scores))
-    print(f"\nablation.csv and ablation.png are in {output}")
+    say()
+    say(f"ablation.csv and ablation.png are in {output}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
@@ -240,6 +241,6 @@ def _write(table: Table, figures: dict[str, Any], options: Any) -> None:
     if options.output:
         write_atomically(options.output, text.encode())
     if options.format == "json":
-        print(text, end="")
+        sys.stdout.write(text)
     else:
         print_table(table)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ffconv.cli.parser import CommandParser
 from ffconv.cli.train import configs, train
 from ffconv.cli.train import parse as parse_run
+from ffconv.wording import say
 
 if TYPE_CHECKING:
     from ffconv.analysis.tables import Report
@@ -46,7 +47,7 @@ def run(arguments: Any) -> int:
     runs = len(_SETS) * len(_NETWORKS)
     for data, recipe in _SETS.items():
         for network, variant in _NETWORKS.items():
-            print(f"run {len(records) + 1} of {runs}: {data}, {network} ResNet", flush=True)
+            say(f"run {len(records) + 1} of {runs}: {data}, {network} ResNet")
             folder = arguments.output / f"{data.replace(' ', '_')}-{network.lower()}"
             outcome = _train(recipe, variant, folder, arguments)
             if outcome.exit_code:
@@ -55,9 +56,10 @@ def run(arguments: Any) -> int:
             records.append(_record(data, network, folder, outcome.history))
     picture = arguments.output / "demo.png"
     write_atomically(picture, _draw(histories))
-    print()
+    say()
     write_report([_report(records)], "table")
-    print(f"\n{picture} shows the accuracy over the epochs.")
+    say()
+    say(f"{picture} shows the accuracy over the epochs.")
     return 0
 
 

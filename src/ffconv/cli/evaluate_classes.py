@@ -9,7 +9,7 @@ from ffconv.cli.checkpoints import checkpoint_file
 from ffconv.cli.evaluation import Evaluated, evaluate, section_of
 from ffconv.cli.parser import CommandParser
 from ffconv.files import write_atomically
-from ffconv.wording import counted
+from ffconv.wording import counted, say
 
 if TYPE_CHECKING:
     from ffconv.metrics.classification import ClassificationScores
@@ -59,8 +59,8 @@ def _report(found: Evaluated, sample: str) -> None:
     write_atomically(found.output / "confusion.png", draw_confusion(scores))
     found.write_scores({f"{sample}s": scores.samples, **scores.as_dict()})
     top5 = f"  top-5 {scores.top5:.3f} %" if "top5" in scores.as_dict() else ""
-    print(
+    say(
         f"top-1 {scores.top1:.3f} %{top5}  loss {scores.loss:.4f}"
         f"  over {counted(scores.samples, sample)}{found.left_out('one')}"
     )
-    print(f"per_class.csv, confusion.png and scores.json are in {found.output}")
+    say(f"per_class.csv, confusion.png and scores.json are in {found.output}")

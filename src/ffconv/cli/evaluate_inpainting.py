@@ -10,6 +10,7 @@ from ffconv.cli.checkpoints import checkpoint_file
 from ffconv.cli.evaluation import Evaluated, evaluate, section_of
 from ffconv.cli.parser import CommandParser
 from ffconv.files import write_atomically
+from ffconv.wording import say
 
 if TYPE_CHECKING:
     from torch import nn
@@ -66,4 +67,4 @@ def _report(found: Evaluated) -> None:
         for name, score in {"all": scores.all, **scores.by_kind}.items()
     ]
     print_table(Table("Filled holes", columns, rows, left=1))
-    print(f"scores.json and samples.png are in {found.output}{found.left_out('image')}")
+    say(f"scores.json and samples.png are in {found.output}{found.left_out('image')}")

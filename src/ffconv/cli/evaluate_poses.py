@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ffconv.cli.checkpoints import checkpoint_file
 from ffconv.cli.evaluation import Evaluated, evaluate, section_of
 from ffconv.cli.parser import CommandParser
-from ffconv.wording import counted
+from ffconv.wording import counted, say
 
 if TYPE_CHECKING:
     from ffconv.metrics.keypoints import PoseScores
@@ -52,7 +52,7 @@ def _report(found: Evaluated) -> None:
     write_results(scores.results, found.output / "keypoints.json")
     found.write_scores({"persons": len(scores.results), **scores.as_dict(), "annotations_left_out": left_out})
     values = "  ".join(f"{name} {value:.1f}" for name, value in scores.as_dict().items())
-    print(f"{values} (%)  over {counted(len(scores.results), 'person')} found{found.left_out('one')}")
+    say(f"{values} (%)  over {counted(len(scores.results), 'person')} found{found.left_out('one')}")
     if words := left_out_words(left_out):
-        print(f"annotations left out: {words}")
-    print(f"keypoints.json (COCO's result format) and scores.json are in {found.output}")
+        say(f"annotations left out: {words}")
+    say(f"keypoints.json (COCO's result format) and scores.json are in {found.output}")

@@ -13,7 +13,7 @@ from ffconv.cli.main import INPUT_ERROR
 from ffconv.cli.progress import shown
 from ffconv.errors import InputError, require
 from ffconv.files import make_folder, write_atomically
-from ffconv.wording import counted
+from ffconv.wording import counted, say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -124,11 +124,11 @@ def run(arguments: Any) -> int:
     if sheet is not None:
         sheet.finish()
     for failure in failures:
-        print(f"ffconv: {failure}", file=sys.stderr)
+        say(f"ffconv: {failure}", file=sys.stderr)
     if done:
-        print(f"{counted(len(done), 'image')} skipped: the filled ones are there")
+        say(f"{counted(len(done), 'image')} skipped: the filled ones are there")
     if written := len(pairs) - len(done) - len(failures):
-        print(f"{counted(written, 'filled image')} in {arguments.output}")
+        say(f"{counted(written, 'filled image')} in {arguments.output}")
     return INPUT_ERROR if failures else 0
 
 
@@ -193,7 +193,7 @@ def _fill_file(
     photo = read_photo(pair.image)
     hole = holes.read(pair, photo.image.size)
     if rule := config.describe(config.grow(hole)[0]):
-        print(f"{pair.image}: {rule}", flush=True)
+        say(f"{pair.image}: {rule}")
     filled = inpaint_image(network, photo.image, hole, config)
     write_atomically(target, photo.encode(filled, target.suffix))
 

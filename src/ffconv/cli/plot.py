@@ -10,6 +10,7 @@ from ffconv.cli.checkpoints import checkpoint_file
 from ffconv.cli.parser import CommandParser
 from ffconv.cli.progress import announced
 from ffconv.errors import InputError, require
+from ffconv.wording import say
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -36,7 +37,7 @@ def run(arguments: Any) -> None:
     with announced(f"computing the {arguments.picture}"):
         picture = draw(options)
     write_atomically(options.output, picture)
-    print(options.output)
+    say(str(options.output))
 
 
 def _receptive_field_parser() -> CommandParser:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from ffconv.cli.parser import CommandParser, from_plain
 from ffconv.cli.progress import shown
 from ffconv.errors import require
 from ffconv.files import make_folder, output_names
+from ffconv.wording import say
 
 if TYPE_CHECKING:
     from ffconv.data.video_config import VideoDataConfig
@@ -78,7 +78,7 @@ def run(arguments: Any) -> int:
     if targets is not None:
         _draw(records, targets, data)
     for sample in batches.skipped:
-        print(f"ffconv: {sample.name}: {sample.reason}", file=sys.stderr)
+        say(f"ffconv: {sample.name}: {sample.reason}", file=sys.stderr)
     return INPUT_ERROR if batches.skipped else 0
 
 
@@ -95,10 +95,10 @@ def _record(file: Path, named: Sequence[Any], spans: Sequence[Sequence[float]]) 
 
 
 def _print(records: Sequence[dict[str, Any]], form: str) -> None:
-    from ffconv.analysis.tables import Table, print_table
+    from ffconv.analysis.tables import Table, dump, print_table
 
     if form == "json":
-        print(json.dumps(records, indent=2))
+        sys.stdout.write(dump(records, "json"))
         return
     rows = []
     for record in records:
@@ -147,7 +147,7 @@ def _draw(records: Sequence[dict[str, Any]], targets: Mapping[str, Path], data: 
                 for seconds, picture in opened.frames():
                     writer.write(with_caption(picture, _caption(record, seconds)), seconds)
         except UnreadableSample as error:
-            print(f"ffconv: {error}", file=sys.stderr)
+            say(f"ffconv: {error}", file=sys.stderr)
 
 
 def _caption(record: dict[str, Any], time: float) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from ffconv.cli.progress import shown
 from ffconv.errors import require
 from ffconv.files import make_folder, output_names, write_atomically
 from ffconv.pictures import encoded
-from ffconv.wording import counted
+from ffconv.wording import counted, say
 
 if TYPE_CHECKING:
     import torch
@@ -69,8 +69,8 @@ def run(arguments: Any) -> int:
     else:
         done, skipped = _images(path, record, arguments.output)
     for message in skipped:
-        print(f"ffconv: {message}", file=sys.stderr)
-    print(f"{done}; the pictures and keypoints.json are in {arguments.output}")
+        say(f"ffconv: {message}", file=sys.stderr)
+    say(f"{done}; the pictures and keypoints.json are in {arguments.output}")
     return INPUT_ERROR if skipped else 0
 
 

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from ffconv.wording import say
+
 Item = TypeVar("Item")
 
 _SILENT_SECONDS = 2.0  # without a word
@@ -35,7 +37,7 @@ def shown(items: Iterable[Item], what: str, *, total: int) -> Iterator[Item]:
         yield item
         if time.perf_counter() - last > wait and done < total:
             last, wait = time.perf_counter(), _PLAIN_SECONDS
-            print(f"{what}: {done} of {total}", file=sys.stderr, flush=True)
+            say(f"{what}: {done} of {total}", file=sys.stderr)
 
 
 @contextmanager
@@ -44,7 +46,7 @@ def announced(what: str) -> Iterator[None]:
 
     Not for blocks that start processes: a thread waits meanwhile.
     """
-    timer = threading.Timer(_SILENT_SECONDS, print, (f"{what} ...",), {"file": sys.stderr, "flush": True})
+    timer = threading.Timer(_SILENT_SECONDS, say, (f"{what} ...", sys.stderr))
     timer.daemon = True
     timer.start()
     try:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ffconv.errors import InputError, require
-from ffconv.wording import counted
+from ffconv.wording import counted, say
 
 if TYPE_CHECKING:
     from ffconv.cli.parser import CommandParser
@@ -65,4 +65,4 @@ def run(arguments: Any) -> None:
             raise InputError(f"{error.filename or folder}: {error.strerror}") from error
         files = sum(shard.nsamples for shard in index.shards)
         classes = counted(len(index.classes), "class")
-        print(f"{folder}: {counted(files, media.noun)} of {classes} in {counted(len(index.shards), 'shard')}")
+        say(f"{folder}: {counted(files, media.noun)} of {classes} in {counted(len(index.shards), 'shard')}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ffconv.cli.parser import CommandParser
 from ffconv.cli.recipes import parse_over_recipe, take_recipes
 from ffconv.training.config import TrainingConfig, plain
+from ffconv.wording import say
 
 if TYPE_CHECKING:
     from ffconv.training.loop import Outcome
@@ -52,10 +53,10 @@ def run(arguments: Any) -> int:
     if os.environ.get("RANK", "0") != "0":
         return outcome.exit_code
     if outcome.stopped_by is None:
-        print(f"finished: {training.output}/{BEST} holds the best weights")
+        say(f"finished: {training.output}/{BEST} holds the best weights")
     else:
         name = signal.Signals(outcome.stopped_by).name
-        print(
+        say(
             f"stopped by {name} after step {outcome.step}, saved: the same command with --resume auto goes on"
         )
     return outcome.exit_code

@@ -12,6 +12,8 @@ from typing import TypeVar
 
 from rich.progress import BarColumn, Progress, TextColumn
 
+from ffconv.wording import printable, say
+
 _PLAIN_SECONDS = 15.0  # between two plain lines
 _SILENT_SECONDS = 2.0  # without a line
 _WIDTH = 100  # characters of a line
@@ -120,14 +122,15 @@ class Reporter:
         self._epoch_end = seconds
 
     def say(self, line: str) -> None:
-        """Print a line, above the bar where there is one."""
+        """Print a line or several, above the bar where there is one."""
         if not self._active:
             return
         self._last_line = time.perf_counter()
-        if self._bar is not None:
-            self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
-        else:
-            print(line, flush=True)
+        for part in line.split("\n"):
+            if self._bar is not None:
+                self._bar.console.print(printable(part), highlight=False, markup=False, soft_wrap=True)
+            else:
+                say(part)
 
     def _is_due(self, seconds: float) -> bool:
         return self._active and time.perf_counter() - self._last_line > seconds

@@ -14,6 +14,7 @@ from ffconv.training.folder import RunFolder
 from ffconv.training.loop import Outcome, Trainer
 from ffconv.training.processes import batch_per_process, share_of, start_accelerator
 from ffconv.training.task import Share, Task
+from ffconv.wording import say
 
 
 def train_run(
@@ -49,10 +50,10 @@ def train_run(
     )
     task = make_task(share)
     if accelerator.is_main_process:
-        print("opening the data", flush=True)
+        say("opening the data")
     task.check()
     if accelerator.is_main_process:
-        print("building the network", flush=True)
+        say("building the network")
     trainer = Trainer(task, config, accelerator=accelerator, folder=folder, later_runs=later_runs)
     # Every process must have looked at the folder before the first one writes to it.
     accelerator.wait_for_everyone()
