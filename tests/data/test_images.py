@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ffconv.data.images import ImageFiles, ImageFolder
+from ffconv.data.images import ImageFiles, ImageFolder, UnsplitImageFiles
 from ffconv.data.media import NO_LABEL
 from ffconv.data.samples import UnreadableSample
 from ffconv.errors import InputError
@@ -145,3 +145,15 @@ def test_unlabelled_originals(reference):
     samples = ImageFiles(reference / "data" / "imagenet_samples")
     assert len(samples) == 40
     assert np.asarray(samples[0][0]).ndim == 3
+
+
+def test_a_folder_without_splits_holds_out_every_tenth_image(tree):
+    train, val = (UnsplitImageFiles(tree, split) for split in ("train", "val"))
+    assert levels(val) == [0, 100, 200]
+    assert sorted(levels(train) + levels(val)) == list(range(0, 240, 10))
+
+
+def test_a_single_image_cannot_be_split(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    with pytest.raises(InputError, match="holds 1 image, which cannot be split"):
+        UnsplitImageFiles(tmp_path, "val")
