@@ -13,8 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ffconv.dispatch import FFTBackend, fft_backend
-from ffconv.dispatch import irfftn, rfftn
+from ffconv.dispatch import FFTBackend, fft_backend, irfftn, rfftn
 
 AXES = (2, 3)
 _AT_ONCE = 10  # steps that a GPU is given before it is waited for

@@ -20,16 +20,16 @@ from itertools import product
 from pathlib import Path
 from typing import Any, get_args
 
+import fft_backends
 import growth
 import torch
-import fft_backends
 from gpu_errors import Way, network_errors, transform_errors
 
 from ffconv.analysis.benchmark import Effort, Measurement, compare
 from ffconv.analysis.networks import NetworkSpec
 from ffconv.analysis.subjects import OperatorShape, inpainting_subjects, network_subject, operator_subjects
-from ffconv.dispatch import FFTBackend
 from ffconv.analysis.work import Engine, Mode, Precision, Setting, Subject
+from ffconv.dispatch import FFTBackend
 from ffconv.environment import describe_environment
 
 Lines = Iterator[str]
@@ -70,7 +70,9 @@ class Plan:
 def plan_for(device: str, *, quick: bool) -> Plan:
     """The whole, or a small one of the same kind."""
     on_cuda = device.startswith("cuda")
-    transforms: tuple[FFTBackend, ...] = ("torch", "dft_matmul", "triton") if on_cuda else ("auto", "torch", "dft_matmul")
+    transforms: tuple[FFTBackend, ...] = (
+        ("torch", "dft_matmul", "triton") if on_cuda else ("auto", "torch", "dft_matmul")
+    )
     engines = tuple(engine for engine in get_args(Engine) if on_cuda or engine in ("eager", "fused"))
     plan = Plan(device, transforms, engines)
     if not quick:
@@ -210,7 +212,9 @@ def lama(plan: Plan) -> Lines:
     modes: tuple[Mode, ...] = get_args(Mode)
     shape = OperatorShape(plan.lama_channels, ratio=0.75, lfu=False, padding_mode="reflect")
     for side, mode, transform in product(plan.lama_sizes, modes, plan.transforms):
-        setting = Setting(mode=mode, device=plan.device, batch_size=1, size=(side, side), fft_backend=transform)
+        setting = Setting(
+            mode=mode, device=plan.device, batch_size=1, size=(side, side), fft_backend=transform
+        )
         subjects = operator_subjects("ffc", shape, setting.size)
         measured += compared(plan, (subjects[0], subjects[-1]), [setting], subjects[-1].name)
     yield from times(measured)

@@ -22,7 +22,7 @@ SIZES = (((64, 48), 1.0), ((128, 96), 1.5), ((256, 192), 2.0), ((384, 288), 3.0)
 
 
 def through(samples: PersonSamples, config: PoseTransformConfig) -> tuple[float, float]:
-    """AP, and the median error of the labelled keypoints in pixels of the input."""
+    """Return the AP in percent and the median error of the labelled keypoints in pixels of the input."""
     metrics, errors = PoseMetrics(samples, config), []
     for number in range(len(samples)):
         person = samples.person(number)
@@ -49,7 +49,7 @@ def main() -> None:
             for codec in ("protocol", "unbiased"):
                 config = PoseTransformConfig(input_size=size, sigma=sigma, codec=codec)
                 ap, error = through(samples, config)
-                row += [f"{ap:.3f}", f"{error:.2f}"]
+                row += [f"{ap:.1f}", f"{error:.2f}"]
             rows.append(tuple(row))
     columns = ("split", "persons", "input", "protocol AP", "error (px)", "unbiased AP", "error (px)")
     print_table(Table("Truth through heatmaps (median error in pixels of the input)", columns, rows))

@@ -49,7 +49,7 @@ def overview() -> str:
 def main() -> int:
     """Runs the process's command line; returns the exit code."""
     if asks_for_overview(sys.argv[1:]):
-        print(overview())
+        sys.stdout.write(f"{overview()}\n")
         return 0
     from ffconv.cli import main as run
 

@@ -89,7 +89,7 @@ def state_of(folder: Path) -> dict[str, Any]:
         raise AssertionError(f"no state in {folder}")
     state["position"].pop("seconds")
     for row in state["position"]["history"]:
-        row.pop("images_per_second")
+        row.pop("samples_per_second")
     return state
 
 

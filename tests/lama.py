@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from released import Pair, Weights, add, norm, random_weights, relu, under
 
@@ -206,3 +206,33 @@ class DictConfig:
     torch.save(content, path)
     del sys.modules["absent_lightning"]
     return path
+
+
+def save_torchscript(lama: Lama, weights: Weights, path: Path) -> Path:
+    """Trace the generator inside the modules around it, as the published TorchScript file has them."""
+
+    class Traced(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            for name, tensor in weights.items():
+                put(self, f"model.generator.{name}", tensor)
+
+        def forward(self, image: Tensor, mask: Tensor) -> Tensor:
+            own = under(dict(self.named_buffers()), "model.generator.")
+            drawn = lama(own, torch.cat([image * (1 - mask), mask], dim=1))
+            return 255 * (mask * drawn + (1 - mask) * image)
+
+    example = torch.rand(1, 3, 64, 64), torch.ones(1, 1, 64, 64)
+    torch.jit.trace(Traced(), example, check_trace=False).save(path)
+    return path
+
+
+def put(module: nn.Module, name: str, tensor: Tensor) -> None:
+    """Register a tensor below a module by its dotted name."""
+    first, _, rest = name.partition(".")
+    if not rest:
+        module.register_buffer(first, tensor)
+        return
+    if not hasattr(module, first):
+        module.add_module(first, nn.Module())
+    put(getattr(module, first), rest, tensor)

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from ffconv.errors import InputError
-from ffconv.files import make_folder, read_json, read_yaml, write_atomically
+from ffconv.files import (
+    make_folder,
+    read_file,
+    read_json,
+    read_text,
+    read_yaml,
+    verify_torch_archive,
+    write_atomically,
+)
 
 
 def test_writes_the_content_and_leaves_no_temporary_file(tmp_path: Path):
@@ -81,3 +91,70 @@ def test_a_damaged_yaml_file_is_said_in_a_line(content: bytes, message: str, tmp
     with pytest.raises(InputError, match=message) as caught:
         read_yaml(tmp_path / "a")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("read", [read_file, read_text, read_json, read_yaml])
+@pytest.mark.parametrize("kind", ["pipe", "link to a device"])
+def test_what_may_never_end_is_not_opened(kind: str, read: Callable[[Path], object], tmp_path: Path):
+    if kind == "pipe":
+        os.mkfifo(tmp_path / "a")
+    else:
+        (tmp_path / "a").symlink_to("/dev/zero")
+    with pytest.raises(InputError, match="a: is a pipe or a device"):
+        read(tmp_path / "a")
+
+
+def test_a_file_above_its_limit_is_not_read(tmp_path: Path):
+    (tmp_path / "a").touch()
+    os.truncate(tmp_path / "a", 2**40)
+    with pytest.raises(InputError, match="a: has 1099511627776 bytes, more than the 1024"):
+        read_file(tmp_path / "a", limit=1024)
+
+
+def test_text_is_utf8_with_or_without_a_mark(tmp_path: Path):
+    (tmp_path / "a").write_bytes("\ufeffä".encode())
+    assert read_text(tmp_path / "a") == "ä"
+    (tmp_path / "a").write_bytes(b"\xe4")
+    with pytest.raises(InputError, match="a: is not text in UTF-8"):
+        read_text(tmp_path / "a")
+
+
+def test_aliases_that_expand_to_billions_are_refused(tmp_path: Path):
+    levels = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    levels += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10)]
+    (tmp_path / "a").write_text("\n".join(levels))
+    with pytest.raises(InputError, match="a: holds more than 10000 values"):
+        read_yaml(tmp_path / "a")
+
+
+def test_an_alias_of_itself_is_refused(tmp_path: Path):
+    (tmp_path / "a").write_text("a: &a [*a]")
+    with pytest.raises(InputError, match="a: holds more than 10000 values"):
+        read_yaml(tmp_path / "a")
+
+
+def test_a_number_of_thousands_of_digits_is_no_json(tmp_path: Path):
+    (tmp_path / "a").write_text("9" * 5000)
+    with pytest.raises(InputError, match="a: is not JSON"):
+        read_json(tmp_path / "a")
+
+
+def test_a_sound_torch_archive_passes(tmp_path: Path):
+    torch.save({"w": torch.zeros(100)}, tmp_path / "a")
+    verify_torch_archive(tmp_path / "a")
+
+
+def test_a_wrong_check_sum_names_the_member(tmp_path: Path):
+    torch.save({"w": torch.full((100,), 3.0)}, tmp_path / "a")
+    content = (tmp_path / "a").read_bytes()
+    value = torch.tensor(3.0).numpy().tobytes()
+    (tmp_path / "a").write_bytes(content.replace(value, b"    ", 1))
+    with pytest.raises(InputError, match=r"a: damaged, the check sum of a/data/0 is wrong"):
+        verify_torch_archive(tmp_path / "a")
+
+
+def test_an_archive_that_expands_is_refused_before_it_does(tmp_path: Path):
+    with zipfile.ZipFile(tmp_path / "a", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/data.pkl", bytes(2**27))
+    with pytest.raises(InputError, match=r"a: has \d+ bytes, but would expand to 134217728"):
+        verify_torch_archive(tmp_path / "a")

@@ -31,6 +31,7 @@ class ToyTask:
     """
 
     main_metric = "score"
+    unit = "vectors"
 
     def __init__(
         self,
@@ -49,6 +50,12 @@ class ToyTask:
 
     def check(self) -> None:
         """Nothing can be wrong."""
+
+    def describe(self) -> str:
+        return "toy"
+
+    def watch_evaluation(self, watch: Callable[[Any], Iterator[Batch]]) -> None:
+        """The evaluation has no batches."""
 
     def build_model(self) -> nn.Module:
         if self.simple:

@@ -3,12 +3,17 @@
 Importing the package enters the ``ffc_*`` networks in timm's registry.
 """
 
-from ffconv.dispatch import fft_backend, set_fft_backend
+from typing import TYPE_CHECKING, Any
+
+from ffconv.dispatch import explain, fft_backend, set_fft_backend
 from ffconv.interop.hub import About, from_pretrained, push_to_hub, save_pretrained
 from ffconv.interop.weights import load_weights
 from ffconv.models import FFCResNet, NonLocalBlock
 from ffconv.nn import FFC1d, FFC2d, FFC3d, FourierUnit, LocalFourierUnit, SpectralTransform
-from ffconv.surgery import Temporal, conversion_report, convert, fuse, inflate
+from ffconv.surgery import Temporal, conversion_report, convert, fuse, inflate, recalibrate
+
+if TYPE_CHECKING:
+    from ffconv.tasks.inpaint import inpaint
 
 __version__ = "0.1.0"
 
@@ -25,12 +30,24 @@ __all__ = [
     "Temporal",
     "conversion_report",
     "convert",
+    "explain",
+    "fft_backend",
     "from_pretrained",
     "fuse",
     "inflate",
+    "inpaint",
     "load_weights",
     "push_to_hub",
+    "recalibrate",
     "save_pretrained",
     "set_fft_backend",
-    "fft_backend",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import `inpaint` when it is first used: its room costs as much as the rest."""
+    if name != "inpaint":
+        raise AttributeError(f"module 'ffconv' has no attribute {name!r}")
+    from ffconv.tasks.inpaint import inpaint
+
+    return inpaint

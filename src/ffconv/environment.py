@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from ffconv.errors import InputError, require
+
 _PACKAGES = ("ffconv", "torch", "torchvision", "timm", "accelerate", "numpy")
 
 
@@ -28,8 +30,33 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "cuda": torch.version.cuda,
         "threads": torch.get_num_threads(),
-        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "processes": launched_processes(),
     }
+
+
+# What launchers say of the number of processes: torchrun and accelerate, then those of MPI.
+_WORLD_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+_PROCESS_GROUP = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+def launched_processes() -> int:
+    """Return how many processes a launcher started for this run, 1 without a launcher.
+
+    Raises:
+        InputError: If the environment lacks what they need to find each other.
+    """
+    name = next((name for name in _WORLD_SIZES if os.environ.get(name)), None)
+    if name is None:
+        return 1
+    text = os.environ[name]
+    require(text.isdecimal() and int(text) > 0, f"{name}={text!r} must be a number of processes")
+    missing = [wanted for wanted in _PROCESS_GROUP if not os.environ.get(wanted)]
+    if int(text) > 1 and missing:
+        raise InputError(
+            f"{name}={text}, but {', '.join(missing)} is not set: launch by torchrun or accelerate launch,"
+            f" or unset {name} for a single process"
+        )
+    return int(text)
 
 
 def _program() -> str:

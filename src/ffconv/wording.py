@@ -1,6 +1,43 @@
-"""Words of messages."""
+"""Words of messages, and how they reach a terminal."""
 
 from __future__ import annotations
+
+import unicodedata
+from typing import TextIO
+
+# Controls, surrogates (bytes of a name that are no UTF-8), separators of lines, and characters that change
+# the direction of text. The two that join letters belong to words.
+_HIDDEN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
+_JOINERS = "\u200c\u200d"
+
+
+def say(line: str = "", file: TextIO | None = None) -> None:
+    """Print a line for people: the one way by which names from files reach a terminal.
+
+    Args:
+        line: Text; control characters in it are escaped.
+        file: Where to; by default standard output.
+    """
+    print(printable(line), file=file, flush=True)
+
+
+def printable(text: str) -> str:
+    r"""Return a text with escapes in place of characters that a terminal would obey or not show.
+
+    Example:
+        >>> printable("a\x1b[2Jb\n"), printable("naïve 犬")
+        ('a\\x1b[2Jb\\n', 'naïve 犬')
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        character.encode("unicode_escape").decode() if _is_hidden(character) else character
+        for character in text
+    )
+
+
+def _is_hidden(character: str) -> bool:
+    return unicodedata.category(character) in _HIDDEN and character not in _JOINERS
 
 
 def counted(number: int, thing: str) -> str:

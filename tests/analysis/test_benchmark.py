@@ -18,7 +18,6 @@ from ffconv.analysis.work import MEMORY_FORMATS, Setting, Subject, Work
 from ffconv.environment import describe_environment
 from ffconv.errors import InputError
 from ffconv.nn import FFC2d
-from ffconv.dispatch import current_fft_backend
 
 QUICK = Effort(rounds=2, warmup=1, block=0)
 

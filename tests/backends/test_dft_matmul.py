@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 import oracles
-from ffconv.nn import FFC2d, FFC3d, matrix, fft_backend
 from ffconv.dispatch import irfftn, rfftn
+from ffconv.nn import FFC2d, FFC3d, fft_backend, matrix
 
 IMAGE = (2, 3)
 SIZES = [(1, 1), (1, 6), (7, 1), (2, 2), (4, 6), (7, 5), (13, 8)]

@@ -8,6 +8,7 @@ import pytest
 from commands import QUICK_TRAIN
 from ffconv.cli import main
 from ffconv.training.checkpoint import read_weights
+from ffconv.training.loop import Outcome
 
 pytestmark = pytest.mark.slow
 
@@ -39,6 +40,19 @@ def test_the_table_has_what_the_last_epochs_reached(output: Path):
     assert rows.keys() == {"plain", "ratio0.5"}
 
 
+def test_runs_are_numbered_and_finished_ones_take_no_time(
+    output: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    later = []
+    monkeypatch.setattr(
+        "ffconv.cli.ablate.train", lambda *_, later_runs: later.append(later_runs) or Outcome([], 0, None)
+    )
+    assert main([*WORDS, "--variants", "[plain, ratio0.25, ratio0.5]", "--output", str(output)]) == 2
+    printed = capsys.readouterr().out
+    assert f"run 3 of 6: ratio0.25, seed 0: {output}/ratio0.25/seed0" in printed
+    assert later == [2, 2, 1, 0, 0, 0]  # of six only the two of ratio 0.25 are to be trained
+
+
 def test_finished_runs_are_not_trained_again(output: Path, capsys: pytest.CaptureFixture[str]):
     before = {path: path.stat().st_mtime_ns for path in output.rglob("state.pt")}
     assert main([*WORDS, "--output", str(output)]) == 0
@@ -46,6 +60,7 @@ def test_finished_runs_are_not_trained_again(output: Path, capsys: pytest.Captur
     printed = capsys.readouterr().out
     assert "Table 2" in printed
     assert "0 (plain)" in printed
+    assert "multiply-adds (G)" in printed  # the words of ffconv complexity
     assert "epoch 1/1 done" not in printed
 
 

@@ -32,7 +32,7 @@ def test_a_run_folder_stands_for_its_best(checkpoint: Path):
 
 
 def test_a_checkpoint_that_names_no_task_is_of_the_first(tmp_path: Path):
-    save_weights(tmp_path / "x.safetensors", {}, {})
+    save_weights(tmp_path / "x.safetensors", {}, {"epoch": 1})
     words = [str(tmp_path / "x.safetensors"), "x.png"]
     assert parse_by_task(CommandParser(), words, MODULES).task == "classification"
 

@@ -52,6 +52,7 @@ def test_scores_are_those_counted_by_hand(
     scores = evaluated(tmp_path, str(run_folder), "--batch_size", batch_size)
     assert by_hand["images"] == DIGITS
     assert scores.pop("skipped") == {}
+    assert scores.pop("evaluation")["checkpoint"] == "best.safetensors"
     assert scores == pytest.approx(by_hand, rel=1e-5)
 
 
@@ -61,7 +62,7 @@ def test_two_processes_score_each_image_once(run_folder: Path, by_hand: dict[str
     code, printed = finish(start(*words, "--output", str(tmp_path), launcher=torchrun(2)))
     assert code == 0, printed
     scores = json.loads((tmp_path / "scores.json").read_text())
-    del scores["skipped"]
+    del scores["skipped"], scores["evaluation"]
     assert scores == pytest.approx(by_hand, rel=1e-5)
     assert printed.count(f"over {DIGITS} images") == 1
 
@@ -92,8 +93,32 @@ def test_the_last_epoch_can_be_asked_for(run_folder: Path, tmp_path: Path):
 
 
 def test_results_lie_beside_the_checkpoint_by_default(run_folder: Path):
-    assert main(["evaluate", str(run_folder), "--device", "cpu", "--limit", "20", "--data.workers", "0"]) == 0
+    assert main(["evaluate", str(run_folder), "--device", "cpu", "--data.workers", "0"]) == 0
     assert (run_folder / "best-val" / "scores.json").exists()
+
+
+def test_evaluations_of_other_data_have_folders_of_their_own(run_folder: Path, tmp_path: Path):
+    image_folder(tmp_path / "other set" / "val", "0123456789", images=2)
+    data = ["--data.format", "folder", "--data.path", str(tmp_path / "other set"), "--data.workers", "0"]
+    for words in (data, [*data, "--limit", "10"]):
+        assert main(["evaluate", str(run_folder), "--device", "cpu", *words]) == 0
+    images = [
+        json.loads((run_folder / name / "scores.json").read_text())["images"]
+        for name in ("best-val-other_set", "best-val-other_set-10")
+    ]
+    assert images == [20, 10]
+
+
+def test_scores_of_another_evaluation_are_not_overwritten(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    evaluated(tmp_path, str(run_folder), "--limit", "10")
+    evaluated(tmp_path, str(run_folder), "--limit", "10")  # the same one may be repeated
+    before = (tmp_path / "scores.json").read_bytes()
+    monkeypatch.setattr("ffconv.tasks.classification.Classification.scores", None)  # before the work
+    words = ["evaluate", str(run_folder), "--device", "cpu", "--limit", "11", "--output", str(tmp_path)]
+    assert "another evaluation (limit is 10 there and 11 here): choose another" in refused(words, capsys)
+    assert (tmp_path / "scores.json").read_bytes() == before
 
 
 def test_skipped_images_are_counted_and_named(run_folder: Path, tmp_path: Path):
@@ -147,7 +172,7 @@ def test_a_truncated_checkpoint_is_one_line(
     path = tmp_path / "x.safetensors"
     path.write_bytes((run_folder / "best.safetensors").read_bytes())
     os.truncate(path, 100_000)
-    assert "x.safetensors is no readable safetensors file" in refused(["evaluate", str(path)], capsys)
+    assert "x.safetensors: truncated or not a safetensors file" in refused(["evaluate", str(path)], capsys)
 
 
 def test_a_checkpoint_of_another_architecture_is_one_line(

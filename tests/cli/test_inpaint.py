@@ -12,6 +12,7 @@ from PIL import Image
 
 from commands import SHORT, evaluated, finish, refused, run_of, start, torchrun
 from ffconv.cli import main
+from ffconv.data.decoding import read_image
 from ffconv.training.checkpoint import read_weights
 from lama import Lama, save_lightning
 
@@ -51,7 +52,7 @@ def mask(path: Path, size: tuple[int, int] = (37, 29), box: tuple[int, ...] = (5
 
 
 def pixels(path: Path) -> np.ndarray:
-    return np.asarray(Image.open(path).convert("RGB"))
+    return np.asarray(read_image(path))
 
 
 def command(*words: object, checkpoint: Path) -> list[str]:
@@ -105,9 +106,9 @@ def test_a_large_image_is_filled_smaller_and_said_so(
     lama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     image, hole = picture(tmp_path / "a.png"), mask(tmp_path / "hole.png")
-    words = (image, hole, "-o", tmp_path / "out.png", "--max_pixels", 400)
+    words = (image, hole, "-o", tmp_path / "out.png", "--max_pixels", 400, "--strategy", "resize")
     assert inpaint(*words, checkpoint=lama) == 0
-    assert "a.png: 37x29 px is above --max_pixels 400" in capsys.readouterr().out
+    assert "a.png: 37x29 px is above max_pixels 400: filled scaled down" in capsys.readouterr().out
     inside = pixels(hole)[..., 0] > 0
     assert np.array_equal(pixels(image)[~inside], pixels(tmp_path / "out.png")[~inside])
 
@@ -137,13 +138,100 @@ def test_images_without_mask_are_listed(lama: Path, tmp_path: Path, capsys: pyte
 
 def test_wrong_outputs_are_refused(lama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     image, hole = picture(tmp_path / "a.png"), mask(tmp_path / "hole.png")
-    assert "must be a .png file" in refused(
-        command(image, hole, "-o", tmp_path / "out.jpg", checkpoint=lama), capsys
+    assert "out.xyz: images are written as .jpg" in refused(
+        command(image, hole, "-o", tmp_path / "out.xyz", checkpoint=lama), capsys
     )
     assert "would be overwritten" in refused(command(image, hole, "-o", image, checkpoint=lama), capsys)
-    picture(tmp_path / "twice/a.png"), picture(tmp_path / "twice/a.bmp")
+    assert "would be overwritten" in refused(command(image, hole, "-o", hole, checkpoint=lama), capsys)
+    picture(tmp_path / "twice/a.png"), picture(tmp_path / "twice/a.gif")
     words = command(tmp_path / "twice", hole, "-o", tmp_path / "out", checkpoint=lama)
     assert "several images would be written to" in refused(words, capsys)
+    words = command(image, hole, "-o", tmp_path / "o", "--sheet", tmp_path / "s.gif", checkpoint=lama)
+    assert "s.gif: a contact sheet is a .png or .jpg file" in refused(words, capsys)
+
+
+def test_a_jpeg_stays_one(lama: Path, tmp_path: Path):
+    rows, columns = np.indices((48, 64))
+    photo = Image.fromarray(np.stack([4 * columns, 5 * rows, 100 + columns], axis=-1).astype(np.uint8))
+    photo.save(tmp_path / "a.jpg", quality=55, icc_profile=b"profile")
+    hole = mask(tmp_path / "hole.png", (64, 48))
+    assert inpaint(tmp_path / "a.jpg", hole, "-o", tmp_path / "out", checkpoint=lama) == 0
+    with Image.open(tmp_path / "a.jpg") as before, Image.open(tmp_path / "out/a.jpg") as after:
+        assert after.format == "JPEG"
+        assert after.info["icc_profile"] == b"profile"
+        assert after.quantization == before.quantization
+    # Blocks beside the hole that are encoded anew by the same tables change by rounding only.
+    far = np.s_[32:, 32:]
+    difference = np.abs(pixels(tmp_path / "a.jpg")[far].astype(int) - pixels(tmp_path / "out/a.jpg")[far])
+    assert difference.mean() < 1
+
+
+def test_boxes_and_polygons_need_no_mask(lama: Path, tmp_path: Path):
+    image = picture(tmp_path / "a.png")
+    shapes = ("--box", 2, 3, 9, 8, "--box", 20, 20, 30, 25, "--polygon", 25, 2, 35, 2, 35, 12)
+    assert inpaint(image, "-o", tmp_path / "out.png", *shapes, checkpoint=lama) == 0
+    changed = (pixels(image) != pixels(tmp_path / "out.png")).any(-1)
+    expected = np.zeros((29, 37), dtype=bool)
+    expected[3:8, 2:9] = expected[20:25, 20:30] = True
+    assert np.array_equal(changed[:, :20], expected[:, :20])
+    assert changed[4, 33]
+    assert not changed[11, 26]
+
+
+def test_a_hole_must_be_given(lama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    words = command(picture(tmp_path / "a.png"), "-o", tmp_path / "out.png", checkpoint=lama)
+    assert "there is no hole to fill: give a mask, --box or --polygon" in refused(words, capsys)
+    assert "--box 1 2 x 4 must be numbers" in refused([*words, "--box", "1", "2", "x", "4"], capsys)
+    assert "expected 4 arguments" in refused([*words, "--box", "1", "2"], capsys)
+
+
+def test_dilated_and_feathered_holes(lama: Path, tmp_path: Path):
+    image = picture(tmp_path / "a.png")
+    words = (image, "-o", tmp_path / "out.png", "--box", 15, 10, 20, 15, "--dilate", 4, "--feather", 2)
+    assert inpaint(*words, checkpoint=lama) == 0
+    changed = np.argwhere((pixels(image) != pixels(tmp_path / "out.png")).any(-1))
+    assert (changed.min(0).tolist(), changed.max(0).tolist()) == ([6, 11], [18, 23])
+
+
+def test_a_stopped_folder_goes_on(lama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for number, name in enumerate("abc"):
+        picture(tmp_path / "img" / f"{name}.png", seed=number)
+    picture(tmp_path / "out" / "b.png", seed=9)
+    kept = (tmp_path / "out" / "b.png").read_bytes()
+    words = (tmp_path / "img", mask(tmp_path / "hole.png"), "-o", tmp_path / "out", "--resume")
+    assert inpaint(*words, checkpoint=lama) == 0
+    printed = capsys.readouterr().out
+    assert "1 image skipped: the filled ones are there" in printed
+    assert "2 filled images in" in printed
+    assert (tmp_path / "out" / "b.png").read_bytes() == kept
+    # With nothing left to do the network is not even read.
+    assert inpaint(*words, checkpoint=tmp_path / "gone") == 0
+
+
+def test_a_contact_sheet_shows_photographs_holes_and_results(lama: Path, tmp_path: Path):
+    for number, name in enumerate("ab"):
+        picture(tmp_path / "img" / f"{name}.png", (300, 200), seed=number)
+    box = ("--box", 100, 50, 200, 150)
+    words = (tmp_path / "img", "-o", tmp_path / "out", *box, "--sheet", tmp_path / "sheet.png")
+    assert inpaint(*words, checkpoint=lama) == 0
+    sheet = pixels(tmp_path / "sheet.png")
+    assert sheet.shape == (16 + 2 * (171 + 16 + 4) + 4, 3 * 260 + 4, 3)
+    first, marked, result = (sheet[32 : 32 + 171, 4 + 260 * k : 4 + 260 * k + 256] for k in range(3))
+    thumbnail = read_image(tmp_path / "img/a.png")
+    thumbnail.thumbnail((256, 256))
+    assert np.array_equal(first, np.asarray(thumbnail))
+    assert marked[85, 128, 0] > 150 > marked[85, 128, 1]
+    assert np.array_equal(marked[:30], first[:30])
+    assert np.array_equal(result[:30], first[:30])
+    assert not np.array_equal(result[80:90], first[80:90])
+
+
+def test_refinement_runs(lama: Path, tmp_path: Path):
+    image, hole = picture(tmp_path / "a.png"), mask(tmp_path / "hole.png")
+    words = (image, hole, "-o", tmp_path / "out.png", "--refine", "--refinement.min_side", 12)
+    assert inpaint(*words, "--refinement.steps", 2, checkpoint=lama) == 0
+    inside = pixels(hole)[..., 0] > 0
+    assert np.array_equal(pixels(image)[~inside], pixels(tmp_path / "out.png")[~inside])
 
 
 def test_other_weights_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -170,7 +258,7 @@ def test_evaluation_repeats_the_last_epochs_scores(run_folder: Path, tmp_path: P
 
 def test_evaluation_takes_other_holes(run_folder: Path, tmp_path: Path):
     scores = evaluated(tmp_path, str(run_folder), "--limit", "6", "--masks.kinds", "[thin]")
-    assert list(scores) == ["all", "thin", "skipped"]
+    assert list(scores) == ["all", "thin", "skipped", "evaluation"]
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+import warnings
 
 import pytest
 import torch
@@ -55,6 +56,19 @@ def test_memory_that_a_gpu_does_not_have_is_one_line(
         "ffconv: CUDA out of memory. Tried to allocate 20.00 GiB: "
         "take smaller batches or images, or add batches up (loop.accumulate)\n"
     )
+
+
+def test_a_warning_is_one_line_while_a_command_runs(monkeypatch: pytest.MonkeyPatch):
+    said = []
+
+    def run(arguments: object) -> None:
+        said.append(warnings.formatwarning("look at\nrun\x1b[2J", UserWarning, "loop.py", 3, "line"))
+
+    before = warnings.formatwarning
+    monkeypatch.setattr("ffconv.cli.complexity.run", run)
+    assert main(["complexity"]) == 0
+    assert said == ["ffconv: warning: look at run\\x1b[2J\n"]
+    assert warnings.formatwarning is before
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -160,6 +160,40 @@ def test_predict_of_a_folder_by_an_annotation_file(run_folder: Path, coco: Path,
     assert len(content["annotations"]) > len(names)
 
 
+def test_predict_finds_the_boxes_of_pictures_of_one_name_by_their_folders(
+    run_folder: Path, coco: Path, tmp_path: Path
+):
+    photo = min((coco / "val").iterdir())
+    images = [{"id": number, "file_name": f"cam{number}/0001.png"} for number in (1, 2)]
+    boxes = [{"image_id": n, "category_id": 1, "bbox": [10 * n, 10, 30, 40]} for n in (1, 2)]
+    (tmp_path / "boxes.json").write_text(json.dumps({"images": images, "annotations": boxes}))
+    for number in (1, 2):
+        (tmp_path / "in" / f"cam{number}").mkdir(parents=True)
+        shutil.copy(photo, tmp_path / "in" / f"cam{number}" / "0001.png")
+    words = ("--boxes", str(tmp_path / "boxes.json"))
+    for given, expected in (("in", {(1, 10.0), (2, 20.0)}), ("in/cam2", {(1, 20.0)})):
+        content = predicted(run_folder, tmp_path / given, tmp_path / "out", *words)
+        found = [(one["image_id"], one["bbox"][0]) for one in content["annotations"]]
+        assert sorted(found) == sorted(expected)
+
+
+def test_predict_refuses_boxes_that_may_be_of_several_pictures(
+    run_folder: Path, coco: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    content = {
+        "images": [{"id": 1, "file_name": "0001.png"}],
+        "annotations": [{"image_id": 1, "category_id": 1, "bbox": [10, 10, 30, 40]}],
+    }
+    (tmp_path / "boxes.json").write_text(json.dumps(content))
+    for name in ("cam1", "cam2"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        shutil.copy(min((coco / "val").iterdir()), tmp_path / "in" / name / "0001.png")
+    words = ["--boxes", str(tmp_path / "boxes.json"), "--output", str(tmp_path / "out"), "--device", "cpu"]
+    printed = refused(["predict", str(run_folder), str(tmp_path / "in"), *words], capsys)
+    assert "image 1 may be cam1/0001.png or cam2/0001.png" in printed
+    assert not (tmp_path / "out").exists()
+
+
 def test_predict_writes_what_predict_reads(run_folder: Path, coco: Path, tmp_path: Path):
     photo = min((coco / "val").iterdir())
     predicted(run_folder, photo, tmp_path / "1", "--boxes", "whole")
@@ -177,11 +211,11 @@ def test_predict_of_a_video_is_a_video(run_folder: Path, tmp_path: Path):
 
     with video_writer(tmp_path / "clip.avi", rate=10) as writer:
         for value in (60, 120, 180):
-            writer.write(np.full((48, 64, 3), value, np.uint8))
+            writer.write(np.full((48, 64, 3), value, np.uint8), value / 600)
     content = predicted(run_folder, tmp_path / "clip.avi", tmp_path / "out", "--boxes", "whole")
     assert [image["id"] for image in content["images"]] == [0, 1, 2]
-    with open_with_pyav(tmp_path / "out" / "clip.mp4", "clip") as video:
-        assert [frame.shape for frame in video.frames()] == [(48, 64, 3)] * 3
+    with open_with_pyav(tmp_path / "out" / "clip.avi.mp4", "clip") as video:
+        assert [frame.picture.shape for frame in video.frames()] == [(48, 64, 3)] * 3
         assert video.rate == pytest.approx(10)
 
 

@@ -14,7 +14,7 @@ from ffconv.data.config import DataConfig
 from ffconv.data.transforms import ImageTransformConfig
 from ffconv.tasks.classification import Classification, ClassificationConfig, load_classifier
 from ffconv.tasks.networks import ModelConfig
-from ffconv.training.checkpoint import save_weights
+from ffconv.training.checkpoint import read_weights, save_weights
 from ffconv.training.task import Share
 
 CLASSES = ("cat", "dog", "owl")
@@ -53,6 +53,24 @@ def test_probabilities_are_the_networks(checkpoint: Path, tmp_path: Path, capsys
         chances = load_classifier(checkpoint).network(torch.zeros(1, 3, 32, 32)).softmax(1)[0]
     found = {p["class"]: p["probability"] for p in record["predictions"]}
     assert found == pytest.approx(dict(zip(CLASSES, chances.tolist(), strict=True)), abs=1e-5)
+
+
+def test_names_give_no_orders_to_the_terminal(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Neither those of classes, nor those of images, also of unreadable ones."""
+    folder = image_folder(tmp_path / "images", "a", images=1) / "a"
+    (folder / "0.png").rename(folder / "\x1b]0;owned\x07.png")
+    (folder / "\x1b[2J\nffconv: all is well.png").write_text("no image")
+    weights, metadata = read_weights(checkpoint)
+    save_weights(checkpoint, weights, {**metadata, "classes": ["\x1b[31mcat", "dog", "o\u202ewl"]})
+    assert main(["predict", str(checkpoint), str(folder), "--device", "cpu"]) == 2
+    printed = capsys.readouterr()
+    both = printed.out + printed.err
+    assert r"\x1b]0;owned\x07.png" in both
+    assert r"o\u202ewl" in both
+    assert not any(character in both for character in "\x1b\x07\u202e")
+    assert len(printed.err.splitlines()) == 1
 
 
 @pytest.mark.parametrize("batch_size", ["1", "4"])

@@ -91,6 +91,30 @@ def test_videos_of_a_folder_are_written_into_a_folder(checkpoint: Path, tmp_path
     assert sorted(path.name for path in (tmp_path / "out" / "a").iterdir()) == ["0.mp4", "1.mp4"]
 
 
+def test_videos_that_differ_in_their_extension_are_written_to_two_files(checkpoint: Path, tmp_path: Path):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    make_video(folder / "x.mp4", levels(4))
+    make_video(folder / "x.avi", levels(9))
+    words = ["predict", str(checkpoint), str(folder), "--output", str(tmp_path / "out"), "--device", "cpu"]
+    assert main(words) == 0
+    written = {path.name: len(decoded(path)) for path in (tmp_path / "out").iterdir()}
+    assert written == {"x.mp4": 4, "x.avi.mp4": 9}
+
+
+def test_two_videos_that_would_be_written_to_one_file_are_refused_before_the_work(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for name in ("x.avi", "x.avi.mp4"):
+        make_video(folder / name, levels(4))
+    monkeypatch.setattr("ffconv.tasks.multi_view.scored_videos", None)
+    words = ["predict", str(checkpoint), str(folder), "--output", str(tmp_path / "out"), "--device", "cpu"]
+    assert main(words) == 2
+    assert "x.avi and x.avi.mp4 would both be written to x.avi.mp4" in capsys.readouterr().err
+
+
 def test_the_video_itself_is_not_written_over(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

@@ -41,6 +41,38 @@ def test_two_processes_train_as_one(tmp_path: Path):
         assert two[1]["metrics"][metric] == pytest.approx(one[1]["metrics"][metric], rel=1e-3)
 
 
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="device auto takes the accelerator here")
+def test_two_processes_on_a_machine_without_gpu_are_one_run(tmp_path: Path):
+    """By default, too: device auto."""
+    run = tmp_path / "run"
+    words = [*QUICK_TRAIN, "--loop.device", "auto", "--limit", "128"]
+    code, printed = finish(start(*words, "--output", str(run), launcher=torchrun(2)))
+    assert code == 0, printed
+    assert printed.count("epoch 1/2 done") == 1
+    assert json.loads((run / "environment.json").read_text())[0]["processes"] == 2
+    words = [
+        "evaluate",
+        str(run),
+        "--limit",
+        "64",
+        "--data.workers",
+        "0",
+        "--output",
+        str(tmp_path / "scores"),
+    ]
+    code, printed = finish(start(*words, launcher=torchrun(2)))
+    assert code == 0, printed
+    assert "over 64 images" in printed
+    assert printed.count("top-1") == 1
+    assert json.loads((tmp_path / "scores" / "scores.json").read_text())["images"] == 64
+
+
+def test_a_command_of_one_process_refuses_to_be_two():
+    code, printed = finish(start("complexity", "resnet18", launcher=torchrun(2)))
+    assert code != 0
+    assert "ffconv: ffconv complexity works in one process, but the launcher started 2" in printed
+
+
 def test_accumulation_stays_what_it_is_in_two_processes(tmp_path: Path):
     words = [*QUICK_TRAIN, *WITHOUT_BATCH_NORM, "--loop.accumulate", "2", "--loop.epochs", "1"]
     assert main([*words, "--output", str(tmp_path / "one")]) == 0

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from commands import QUICK_TRAIN
 from ffconv.cli import main
-from ffconv.cli.progress import shown
+from ffconv.cli.progress import announced, shown
 
 
 class _Terminal(io.StringIO):
@@ -38,9 +39,31 @@ def test_a_single_item_has_none(monkeypatch: pytest.MonkeyPatch):
     assert not terminal.getvalue()
 
 
-def test_elsewhere_nothing_is_said(capsys: pytest.CaptureFixture[str]):
+def test_elsewhere_short_work_is_silent(capsys: pytest.CaptureFixture[str]):
     assert list(shown("abc", "counting", total=3)) == ["a", "b", "c"]
     assert capsys.readouterr() == ("", "")
+
+
+def test_elsewhere_work_of_more_than_two_seconds_has_lines(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    for _ in shown(range(30), "counting", total=30):
+        now[0] += 1.0
+    assert capsys.readouterr().err.splitlines() == ["counting: 3 of 30", "counting: 19 of 30"]
+
+
+def test_a_block_of_more_than_two_seconds_has_a_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("ffconv.cli.progress._SILENT_SECONDS", 0.01)
+    with announced("waiting"):
+        time.sleep(0.3)
+    monkeypatch.setattr("ffconv.cli.progress._SILENT_SECONDS", 60.0)
+    with announced("not waiting"):
+        pass
+    assert capsys.readouterr().err == "waiting ...\n"
 
 
 def test_an_evaluation_shows_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -42,7 +42,7 @@ def stopped_by(number: signal.Signals, folder: Path) -> tuple[int, str]:
 
 def rows(folder: Path) -> list[dict[str, str]]:
     with (folder / "metrics.csv").open() as file:
-        return [{k: v for k, v in row.items() if k != "images_per_second"} for row in csv.DictReader(file)]
+        return [{k: v for k, v in row.items() if k != "samples_per_second"} for row in csv.DictReader(file)]
 
 
 def assert_goes_on_to_the_same(folder: Path, whole: Path) -> None:
@@ -68,3 +68,16 @@ def test_a_terminated_run_saves_says_so_and_goes_on_to_the_same_bits(tmp_path: P
     said = f"stopped by SIGTERM after step {step}, saved: the same command with --resume auto goes on"
     assert printed.splitlines()[-1] == said
     assert_goes_on_to_the_same(tmp_path / "run", whole_run)
+
+
+def test_of_two_runs_into_one_folder_the_second_is_refused(tmp_path: Path):
+    """Both see a free folder first; the loser says who has it and changes nothing."""
+    words = (*WORDS, "--limit", "1024", "--output", str(tmp_path / "run"))
+    first, second = (start(*words) for _ in range(2))
+    ends = [finish(first), finish(second)]
+    refusals = [(code, printed) for code, printed in ends if code != 0]
+    assert [code for code, _ in refusals] == [2], ends
+    (line,) = (line for line in refusals[0][1].splitlines() if line.startswith("ffconv: "))
+    assert f"{tmp_path / 'run'} is in use by process" in line
+    assert [row["epoch"] for row in rows(tmp_path / "run")] == ["1", "2", "3"]
+    assert not (tmp_path / "run" / "run.lock").exists()

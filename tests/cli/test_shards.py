@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from PIL import Image
 
@@ -49,6 +51,13 @@ def test_bad_file_is_named_and_nothing_written(splits, tmp_path, capsys):
 def test_bad_file_passes_unverified(splits, tmp_path):
     (splits / "val" / "b" / "0.png").write_bytes(b"")
     assert run(splits, tmp_path / "out", "--verify", "false") == 0
+
+
+def test_a_missing_package_is_named_before_the_files_are_read(splits, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "webdataset", None)
+    monkeypatch.setattr("ffconv.data.verify.verify", None)
+    assert run(splits, tmp_path / "out") == 2
+    assert "pip install 'ffconv[webdataset]'" in capsys.readouterr().err
 
 
 def test_used_output(splits, tmp_path, capsys):

@@ -55,7 +55,13 @@ def test_progress_is_a_plain_line_an_epoch_without_a_terminal(
 ):
     main([*QUICK_TRAIN, "--output", str(tmp_path / "run")])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("epoch 1/2 done  lr ")
+    assert lines[:2] == ["opening the data", "building the network"]
+    assert lines[2] == "test_resnet: 64 training and 64 validation images"
+    assert lines[3].endswith(" M parameters on cpu, 2 epochs of 4 steps of 16 images")
+    assert lines[4].startswith("first step: ")
+    assert lines[5].startswith("epoch 1/2  step 1/4  loss 2.")
+    assert lines[6].startswith("epoch 1/2 done  lr ")
+    assert max(map(len, lines[:-1])) <= 100
     assert lines[-1] == f"finished: {tmp_path}/run/best.safetensors holds the best weights"
 
 

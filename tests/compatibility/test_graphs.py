@@ -6,13 +6,13 @@ from typing import Any, cast
 
 import pytest
 import torch
+from ffconv.ops.engines import Engine
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import ffconv
 from compatibility.families import FAMILIES, Family
-from ffconv.ops.engines import Engine
 
 
 class _Devices(TorchDispatchMode):

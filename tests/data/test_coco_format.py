@@ -51,6 +51,36 @@ def test_a_crowd_needs_no_keypoints(tmp_path):
     assert not found.visibility.any()
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"keypoints": [], "num_keypoints": 0, "bbox": [0, 0, 0, 0]},
+        {"keypoints": None, "num_keypoints": 0},
+        {"keypoints": [0] * 9, "num_keypoints": 0, "bbox": [900, 5, 9, 9], "area": math.nan},
+        {"keypoints": [math.nan, math.nan, 0] * 3, "num_keypoints": 0, "bbox": None},
+        {"iscrowd": 1, "keypoints": [], "bbox": [0, 0, math.nan, 5]},
+    ],
+)
+def test_annotations_without_labelled_keypoints_need_nothing_else(tmp_path, changes):
+    file = read(tmp_path, content(annotation(1, 7), annotation(2, 7, **changes)))
+    assert not file.annotations[1].visibility.any()
+    assert np.isfinite(file.annotations[1].keypoints).all()
+    assert np.isfinite([*file.annotations[1].box, file.annotations[1].area]).all()
+
+
+def test_annotations_of_unlisted_images_are_counted(tmp_path):
+    file = read(tmp_path, content(annotation(1, 7), annotation(2, 99), annotation(3, 98)))
+    assert (len(file.annotations), file.unlisted) == (1, 2)
+
+
+def test_any_visibility_above_zero_is_a_label(tmp_path):
+    pseudo = annotation(1, 7, keypoints=[20, 10, 0.37, 28, 30, 0.9, 5, 5, -1])
+    del pseudo["num_keypoints"]
+    found = read(tmp_path, content(pseudo)).annotations[0]
+    np.testing.assert_array_equal(found.visibility, [0.37, 0.9, -1])
+    assert found.num_keypoints == 2
+
+
 def test_test_set_without_annotations(tmp_path):
     data = content()
     del data["annotations"]
@@ -87,12 +117,13 @@ def broken(**changes):
             r"has no keypoints: no category lists any \(its categories: cat\)",
         ),
         (broken(images=[{"id": 7, "width": 3, "height": 3}]), "image 7: has no file_name"),
-        (content(annotation(4, 99)), "annotation 4: image 99 is not among the images"),
         (
             content(annotation(4, 7, keypoints=[1, 2])),
             "keypoints holds 2 numbers, but must hold 9, 3 for each of 3",
         ),
         (content(annotation(4, 7, keypoints=[math.nan] * 9)), "annotation 4: keypoints must be finite"),
+        (content(annotation(4, 7, keypoints=[math.nan, 3, 2] * 3)), "annotation 4: keypoints must be finite"),
+        (content(annotation(4, 7, keypoints=[])), "keypoints holds 0 numbers, but must hold 9"),
         (content(annotation(4, 7, bbox=[0, 0, math.inf, 5])), "annotation 4: bbox must be finite"),
         (content(annotation(4, 7, area=math.nan)), "annotation 4: area must be finite"),
         (content(annotation(4, 7, bbox=None)), "annotation 4: bbox holds 1 numbers, but must hold 4"),
@@ -202,3 +233,17 @@ def test_detections_are_a_list(tmp_path):
     path = write(tmp_path, content())
     with pytest.raises(InputError, match=r"is not in COCO's result format: must be a list"):
         read_detections(path, read_annotations(path))
+
+
+@pytest.mark.parametrize("name", ["../7.png", "/etc/7.png", "a/../../7.png", "..\\7.png", "a\0.png"])
+def test_an_image_outside_the_folder_is_refused(tmp_path, name):
+    data = content(annotation(1, 7))
+    data["images"][0]["file_name"] = name
+    with pytest.raises(InputError, match=r"image 7: file_name=.* must be a path below the folder of images"):
+        read(tmp_path, data)
+
+
+def test_images_may_lie_in_folders_below(tmp_path):
+    data = content(annotation(1, 7))
+    data["images"][0]["file_name"] = "camera..1/./7.png"
+    assert read(tmp_path, data).images[7].file_name == "camera..1/./7.png"

@@ -133,7 +133,7 @@ def test_spawned_workers_can_have_them(tmp_path):
 @pytest.mark.reference
 def test_real_annotations(reference):
     root = reference / "data" / "coco_keypoints_mini"
-    for split, persons, left_out in (("train", 196, (9, 124, 0)), ("val", 164, (5, 81, 0))):
+    for split, persons, left_out in (("train", 196, (9, 124, 0, 0)), ("val", 164, (5, 81, 0, 0))):
         samples = CocoKeypoints(
             root / f"annotations/person_keypoints_{split}2017.json", root / f"{split}2017"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ffconv.data.images import ImageFiles, ImageFolder
+from ffconv.data.images import ImageFiles, ImageFolder, UnsplitImageFiles
 from ffconv.data.media import NO_LABEL
+from ffconv.data.samples import UnreadableSample
 from ffconv.errors import InputError
 
 
@@ -112,8 +114,46 @@ def test_folder_without_any_image(tmp_path):
         ImageFiles(tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["pipe", "link to a device"])
+def test_what_may_never_end_is_an_unreadable_sample(tree, kind):
+    path = tree / "ant" / "0.png"
+    path.unlink()
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+    samples = ImageFolder(tree)
+    assert len(samples) == 24
+    with pytest.raises(UnreadableSample, match=r"ant/0\.png: is a pipe or a device"):
+        samples[0]
+
+
+def test_a_file_above_the_limit_is_not_read(tree):
+    os.truncate(tree / "ant" / "0.png", 2**40)
+    with pytest.raises(UnreadableSample, match=r"ant/0\.png: has 1099511627776 bytes, more than"):
+        ImageFolder(tree)[0]
+
+
+def test_links_in_a_circle_are_refused(tree):
+    """Two of them would give 2^40 paths before the system gave up."""
+    for name in ("one", "two"):
+        (tree / "ant" / name).symlink_to("../bee")
+        (tree / "bee" / name).symlink_to("../ant")
+    with pytest.raises(InputError, match=r"(one|two): is a link to a folder above it"):
+        ImageFolder(tree)
+
+
 @pytest.mark.reference
 def test_unlabelled_originals(reference):
     samples = ImageFiles(reference / "data" / "imagenet_samples")
     assert len(samples) == 40
     assert np.asarray(samples[0][0]).ndim == 3
+
+
+def test_a_folder_without_splits_holds_out_every_tenth_image(tree):
+    train, val = (UnsplitImageFiles(tree, split) for split in ("train", "val"))
+    assert levels(val) == [0, 100, 200]
+    assert sorted(levels(train) + levels(val)) == list(range(0, 240, 10))
+
+
+def test_a_single_image_cannot_be_split(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    with pytest.raises(InputError, match="holds 1 image, which cannot be split"):
+        UnsplitImageFiles(tmp_path, "val")

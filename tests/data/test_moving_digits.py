@@ -14,7 +14,7 @@ from ffconv.errors import InputError
 def clip(samples: MovingDigits, index: int) -> tuple[np.ndarray, int]:
     video, label = samples[index]
     with video.open() as opened:
-        return np.stack(list(opened.frames())), label
+        return np.stack([frame.picture for frame in opened.frames()]), label
 
 
 def opposite(name: str) -> str:

@@ -37,6 +37,8 @@ def test_annotated_person_has_the_score_of_certainty(tmp_path):
         ({"keypoints": [0] * 9}, "without keypoints"),
         ({"area": 0}, "degenerate boxes"),
         ({"bbox": [5, 5, 1, 1]}, "degenerate boxes"),
+        ({"keypoints": [], "num_keypoints": 0, "bbox": [0, 0, 0, 0]}, "without keypoints"),
+        ({"image_id": 99}, "of unlisted images"),
     ],
 )
 def test_what_is_left_out_is_counted(tmp_path, changes, reason):
@@ -45,8 +47,13 @@ def test_what_is_left_out_is_counted(tmp_path, changes, reason):
     assert {name for name, count in left_out.items() if count} == {reason}
 
 
+def test_pseudo_labels_are_labels(tmp_path):
+    persons, _ = selected(tmp_path, annotation(1, 7, keypoints=[20, 10, 0.37, 28, 30, 0.2, 0, 0, 0]))
+    np.testing.assert_array_equal(persons[0].visibility > 0, [True, True, False])
+
+
 def test_ground_truth_has_what_is_no_sample(tmp_path):
-    crowd = annotation(0, 3, iscrowd=1, keypoints=[0] * 9)
+    crowd = annotation(0, 3, iscrowd=1, keypoints=[0] * 9, num_keypoints=0)
     truth = coco_ground_truth(read_annotations(write(tmp_path, content(annotation(0, 7), crowd))))
     assert [entry["iscrowd"] for entry in truth["annotations"]] == [0, 1]
     assert [entry["num_keypoints"] for entry in truth["annotations"]] == [2, 0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import shutil
 import tarfile
@@ -16,7 +17,7 @@ from ffconv.data.embedded import FarMarks
 from ffconv.data.images import ImageFolder
 from ffconv.data.loading import LoaderSpec, eval_batches, train_batches
 from ffconv.data.samples import UnreadableSample
-from ffconv.data.shard_index import ShardIndex, expand_shards, read_index
+from ffconv.data.shard_index import Shard, ShardIndex, expand_shards, read_index
 from ffconv.data.shard_writing import write_shards
 from ffconv.data.shards import LocalShards
 from ffconv.data.transforms import ImageTransformConfig, PrepareImage, train_transform
@@ -210,12 +211,81 @@ def test_truncated_shard_without_an_index(folder, size):
         LocalShards(shards(folder))
 
 
+@pytest.mark.parametrize("cut", ["after a member", "inside a header", "inside a file"])
+def test_a_shard_cut_anywhere_is_an_error(folder, cut):
+    (folder / "shards.json").unlink()
+    shard = folder / "000001.tar"
+    with tarfile.open(shard) as tar:
+        member = tar.getmembers()[7]
+    size = {"after a member": member.offset, "inside a header": member.offset + 99, "inside a file": 1}[cut]
+    os.truncate(shard, size if size > 1 else member.offset_data + 1)
+    with pytest.raises(InputError, match=r"000001\.tar: is no complete tar file"):
+        LocalShards(shards(folder))
+
+
+@pytest.mark.parametrize("fill", [b"\0" * 512, b"x" * 512])
+def test_an_overwritten_header_is_not_taken_for_the_end(folder, fill):
+    (folder / "shards.json").unlink()
+    shard = folder / "000001.tar"
+    with tarfile.open(shard) as tar:
+        offset = tar.getmembers()[7].offset
+    content = bytearray(shard.read_bytes())
+    content[offset : offset + 512] = fill
+    shard.write_bytes(content)
+    with pytest.raises(InputError, match=r"000001\.tar: is no complete tar file"):
+        LocalShards(shards(folder))
+
+
+def test_attributes_that_fill_the_memory_are_refused(tmp_path):
+    member = tarfile.TarInfo("././@LongLink")
+    member.type, member.size = tarfile.GNUTYPE_LONGNAME, 2**33
+    (tmp_path / "a.tar").write_bytes(member.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+    with pytest.raises(InputError, match=r"a\.tar: is no complete tar file .*8589934592 bytes of attributes"):
+        LocalShards([tmp_path / "a.tar"])
+
+
+def test_a_label_of_many_digits_is_refused(tmp_path):
+    shard = write_tar(tmp_path / "a.tar", {"0.png": b"", "0.cls": b"1" * 20})
+    with pytest.raises(InputError, match=r"a\.tar:0: label .* is not a class number"):
+        LocalShards([shard])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("offset", -1), ("offset", 2**62), ("size", 2**40), ("size", -5), ("label", -1)]
+)
+def test_a_table_of_samples_that_lies_is_refused(folder, field, value):
+    entries = np.load(folder / "samples.npy")
+    entries[field][3] = value
+    np.save(folder / "samples.npy", entries)
+    with pytest.raises(InputError, match=r"samples\.npy: names samples that lie outside .*000000\.tar"):
+        LocalShards(shards(folder))
+
+
 def test_shard_that_shrinks_while_it_is_read(folder):
     samples = LocalShards(shards(folder))
     last = folder / "000002.tar"
     last.write_bytes(last.read_bytes()[:1024])
     with pytest.raises(UnreadableSample, match=r"000002\.tar"):
         samples[23]
+
+
+def test_an_index_with_a_number_below_0_is_broken():
+    content = b'{"shardlist": [{"url": "a.tar", "nsamples": -1}], "classes": []}'
+    with pytest.raises(InputError, match=r"somewhere: is no index of shards .*a number below 0"):
+        ShardIndex.parse(content, "somewhere")
+
+
+@pytest.mark.parametrize(
+    "name", ["a.tar; touch x", "$(touch x).tar", "../a.tar", "/a.tar", "a//b.tar", "", "a.tar\n"]
+)
+def test_an_index_cannot_leave_its_folder_or_become_a_command(name):
+    with pytest.raises(InputError, match=r"must be a name of letters, digits and \._\+-/ below the folder"):
+        ShardIndex((), (Shard(name, 1, 0),)).below("pipe:cat /data")
+
+
+def test_an_index_names_shards_in_its_folder():
+    index = ShardIndex((), (Shard("000.tar", 1, 0), Shard("part-1/x_2.tar", 1, 0)))
+    assert index.below("https://host") == ["https://host/000.tar", "https://host/part-1/x_2.tar"]
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"shardlist": []}', b'{"shardlist": [1], "classes": []}'])

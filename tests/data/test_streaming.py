@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import gzip
 import http.server
+import os
 import shutil
+import tarfile
 import threading
 from collections import Counter
 from pathlib import Path
@@ -20,7 +22,7 @@ from ffconv.data.samples import SkippedSample, UnreadableSample
 from ffconv.data.shard_index import Shard, ShardIndex, read_index
 from ffconv.data.shard_writing import write_shards
 from ffconv.data.shards import LocalShards
-from ffconv.data.streaming import ShardStream
+from ffconv.data.streaming import ShardStream, _samples_of
 from ffconv.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on few cores
@@ -151,6 +153,47 @@ def test_failing_command_is_named(folder, command, workers):
     stream = opened(folder, command)
     with pytest.raises(InputError, match=rf"^pipe:{command} .*000000\.tar: [^\n]*$"):
         list(eval_batches(stream, level, spec=LoaderSpec(4, workers=workers)))
+
+
+@pytest.mark.parametrize("size", [1024, 1536, 2048, 5000])
+def test_a_stream_that_ends_early_is_an_error(folder, size):
+    """Also between two files, and where the index does not tell how many samples there are."""
+    index = read_index(str(folder / "shards.json"))
+    stream = ShardStream(
+        [f"pipe:head -c {size} {folder}/000000.tar"], ShardIndex(index.classes, index.shards[:1])
+    )
+    with pytest.raises(
+        InputError, match=r"000000\.tar: (is no complete tar file|a sample needs|.*but its index)"
+    ):
+        list(stream.read(0))
+    with pytest.raises(InputError, match=r"000000\.tar: is no complete tar file"):
+        list(_samples_of(stream.urls[0]))
+
+
+def test_a_flipped_bit_of_a_gzip_file_is_an_error(folder):
+    """Inside a file of the tar, which has no check sum itself."""
+    content = bytearray(gzip.compress((folder / "000000.tar").read_bytes(), compresslevel=0))
+    content[1024] ^= 1
+    (folder / "a.tar.gz").write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.tar\.gz: is no complete tar file \(CRC check failed"):
+        list(_samples_of(str(folder / "a.tar.gz")))
+
+
+def test_a_small_file_that_inflates_to_gigabytes_is_refused(tmp_path):
+    member = tarfile.TarInfo("0.png")
+    member.size = 2**34
+    with gzip.open(tmp_path / "a.tar.gz", "w") as file:
+        file.write(member.tobuf() + bytes(1024))
+    with pytest.raises(
+        InputError, match=r"a\.tar\.gz: is no complete tar file \(0\.png has 17179869184 bytes"
+    ):
+        list(_samples_of(str(tmp_path / "a.tar.gz")))
+
+
+def test_a_pipe_among_local_shards_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "a.tar.gz")
+    with pytest.raises(InputError, match=r"a\.tar\.gz: is a pipe or a device"):
+        list(_samples_of(str(tmp_path / "a.tar.gz")))
 
 
 def test_a_command_that_is_cut_off_does_not_complain(folder):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import random
 import re
 from fractions import Fraction
@@ -96,8 +98,10 @@ def test_times_beyond_the_ends_are_the_ends(tmp_path):
     assert numbers(read(make_video(tmp_path / "x.mp4"), [-1.0, 5.0])) == [0, 29]
 
 
-def test_a_time_counts_as_the_nearest_frame(tmp_path):
-    assert numbers(read(make_video(tmp_path / "x.mp4"), [9.6 / 30, 10.4 / 30])) == [10, 10]
+@pytest.mark.parametrize("name", ["x.mp4", "x.avi"])
+def test_a_time_means_the_frame_on_screen(name, tmp_path):
+    path = make_video(tmp_path / name, codec="libx264" if name == "x.mp4" else "mpeg4")
+    assert numbers(read(path, [9.6 / 30, 10 / 30, 10.6 / 30])) == [9, 10, 10]
 
 
 @pytest.mark.parametrize("rate", [7, 25, 60])
@@ -108,13 +112,17 @@ def test_odd_rates(rate, tmp_path):
 
 @pytest.mark.parametrize("name", ["x.mp4", "x.mkv"])
 def test_variable_rates_show_what_is_on_screen(name, tmp_path):
-    times = [0, 1, 2, 10, 11, 12, 40, 41, 60]
-    path = make_video(tmp_path / name, levels(9), times=times)
-    with open_with_pyav(path, name) as video:
-        rate = video.rate
-        shown = [time / 30 for time in (1, 9, 11, 30, 60)]
-        frames = video.read([time - 0.4 / rate for time in shown])
-    assert numbers([frames.pictures[place] for place in frames.places]) == [1, 2, 4, 5, 8]
+    """As in a screen recording: frames come when something changes."""
+    draw = random.Random(0)
+    times = list(itertools.accumulate(draw.choice((1, 1, 2, 7, 40, 90)) for _ in range(30)))
+    times = [time - times[0] for time in times]
+    path = make_video(tmp_path / name, levels(30), rate=100, times=times, g="8", bf="2")
+    with av.open(str(path)) as container:
+        stamps = [float(frame.time) for frame in container.decode(video=0)]
+    shown = [draw.uniform(0, 1.1 * stamps[-1]) for _ in range(60)]
+    shown = [time for time in shown if min(abs(time - stamp) for stamp in stamps) > 1e-3] + stamps
+    expected = [sum(stamp <= time for stamp in stamps) - 1 for time in shown]
+    assert numbers(read(path, shown)) == expected
 
 
 def test_a_key_frame_that_begins_late_counts_from_itself(tmp_path):
@@ -203,7 +211,9 @@ def test_content_in_memory(tmp_path):
 def test_all_frames_in_order(tmp_path):
     path = make_video(tmp_path / "x.mp4")
     with open_with_pyav(path, "x") as video:
-        assert numbers(list(video.frames())) == list(range(30))
+        found = list(video.frames())
+    assert [frame.seconds for frame in found] == pytest.approx([number / 30 for number in range(30)])
+    assert numbers([frame.picture for frame in found]) == list(range(30))
 
 
 def test_pictures_are_resized_as_they_come(tmp_path):
@@ -234,6 +244,74 @@ def test_a_missing_file(tmp_path):
 def test_a_file_of_something_else(tmp_path):
     (tmp_path / "x.mp4").write_text("no video at all" * 100)
     assert "cannot be read as a video" in reason(tmp_path / "x.mp4")
+
+
+SESSION = b"""v=0
+o=- 0 0 IN IP4 127.0.0.1
+s=x
+c=IN IP4 127.0.0.1
+t=0 0
+m=video 5004 RTP/AVP 96
+a=rtpmap:96 H264/90000
+"""
+
+
+@pytest.mark.parametrize("name", ["x.mp4", "concat:a.mp4|b.mp4", "http:x.mp4"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        SESSION,
+        b"ffconcat version 1.0\nfile /etc/passwd\n",
+        b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n",
+        b"P6 4 4 255 " + bytes(48),
+    ],
+    ids=["session description", "list of files", "playlist", "image"],
+)
+def test_what_connects_or_names_other_files_is_not_opened(content, name, tmp_path, monkeypatch):
+    (tmp_path / name).write_bytes(content)
+    monkeypatch.chdir(tmp_path)
+    rule = r"is no video in a container that is read|cannot be read as a video \(Invalid data"
+    for source in (Path(name), tmp_path / name, content):
+        with pytest.raises(UnreadableSample, match=rule), open_with_pyav(source, name):
+            pass
+
+
+def test_names_are_no_protocols_of_ffmpeg(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_video(tmp_path / "x.mp4").rename(tmp_path / "concat:x.mp4")
+    with open_with_pyav(Path("concat:x.mp4"), "x") as video:
+        assert numbers(video.read([0.1]).pictures) == [3]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link to a device"])
+def test_what_may_never_end_is_not_opened(kind, tmp_path):
+    path = tmp_path / "x.mp4"
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+    with pytest.raises(UnreadableSample, match="x: is a pipe or a device"), open_with_pyav(path, "x"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "tag"),
+    [("x.mkv", "ffv1", b"V_FFV1"), ("x.mp4", "libx264", b"avc1"), ("x.avi", "mpeg4", b"FMP4")],
+)
+def test_an_unknown_codec(name, codec, tag, tmp_path):
+    path = make_video(tmp_path / name, codec=codec)
+    content = path.read_bytes()
+    assert tag in content
+    path.write_bytes(content.replace(tag, b"?" * len(tag)))
+    with (
+        pytest.raises(UnreadableSample, match=r"x: (its video codec is not known|holds no video)"),
+        open_with_pyav(path, "x"),
+    ):
+        pass
+
+
+def test_frames_that_fill_the_memory_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
+    path = make_video(tmp_path / "x.mp4")
+    monkeypatch.setattr(video_reading, "MAX_PIXELS", 64 * 48 - 1)
+    with pytest.raises(UnreadableSample, match="x: has frames of 64 x 48"), open_with_pyav(path, "x"):
+        pass
 
 
 def test_sound_alone(tmp_path):

@@ -13,7 +13,7 @@ from ffconv.data.loading import LoaderSpec, eval_batches
 from ffconv.data.samples import UnreadableSample
 from ffconv.data.shard_writing import write_shards
 from ffconv.data.video_config import VideoDataConfig, open_videos
-from ffconv.data.videos import VIDEOS, VideoArray, VideoFile, class_names
+from ffconv.data.videos import VIDEOS, VideoArray, VideoFile, class_names, read_list
 from ffconv.errors import InputError
 from video_files import levels, make_video, numbers, video_folder
 
@@ -166,9 +166,9 @@ def test_videos_travel_to_workers_that_are_spawned(tmp_path):
     assert names(samples) == [("0.mp4", "run")]
 
 
-def test_a_video_in_memory_shows_the_nearest_frame():
+def test_a_video_in_memory_shows_the_frame_on_screen():
     with VideoArray("x", np.stack(list(levels(4))), rate=2.0).open() as video:
-        frames = video.read([0.6, 0.0, 9.0])
+        frames = video.read([0.9, 0.0, 9.0])
     assert numbers(frames.pictures) == [0, 1, 3]
     assert frames.places == [1, 0, 2]
 
@@ -233,3 +233,23 @@ def test_clip_values_outside_their_range(fields):
 def test_the_path_must_be_given():
     with pytest.raises(InputError, match="path is not given"):
         open_videos(VideoDataConfig(), "train")
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("label,youtube_id,time_start,time_end\nrun,a,0", "x.csv:2: must have label"),
+        ("label,youtube_id,time_start,time_end\n,a,0,10", "x.csv:2: must have label"),
+        ("label,youtube_id,time_start,time_end\nrun,a,0,inf", "x.csv:2: time_start and time_end must be"),
+        ("label,youtube_id,time_start,time_end\nrun,a,0," + "1" * 200_000, "x.csv: is no CSV file"),
+    ],
+)
+def test_damaged_lists_of_kinetics(tmp_path, lines, message):
+    (tmp_path / "x.csv").write_text(lines)
+    with pytest.raises(InputError, match=message):
+        read_list(tmp_path / "x.csv", tmp_path)
+
+
+@pytest.mark.parametrize("label", ["999999999999", "\N{SUPERSCRIPT TWO}", "9" * 5000])
+def test_a_label_that_counts_too_many_classes_is_a_name(label):
+    assert class_names({label}) == (label,)

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from ffconv.ops.engines import Engine, current_engine, table_engine
 from torch.utils.checkpoint import checkpoint
 
 import ffconv
-from ffconv.nn import SpectralTransform, engines, fourier, fused, matrix, native
-from ffconv.ops.engines import Engine, current_engine, table_engine
 from ffconv.dispatch import irfftn, rfftn
+from ffconv.nn import SpectralTransform, engines, fourier, fused, matrix, native
 
 IMAGE = (2, 3)
 

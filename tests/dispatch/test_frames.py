@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import oracles
-from ffconv.nn import FFC2d, FFC3d, SpectralTransform, native, fft_backend
+from ffconv.nn import FFC2d, FFC3d, SpectralTransform, fft_backend, native
 from ffconv.surgery import fuse
 from single_ffc import Shortcut, Sum
 

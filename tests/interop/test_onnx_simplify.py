@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from exporting import TINY_INPUT, TinyNetwork, by_onnxruntime, relative_difference, trained
+from ffconv.dispatch import fft_backend
 from ffconv.interop.export_torch import capture, quiet
 from ffconv.interop.onnx_simplify import simplify
-from ffconv.dispatch import fft_backend
 
 
 def exported(network: torch.nn.Module, x: torch.Tensor, *, optimize: bool) -> torch.onnx.ONNXProgram:

@@ -16,7 +16,6 @@ import numpy
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import nn
 
 from ffconv.errors import InputError
 from ffconv.interop.reading import find_weights, read_checkpoint
@@ -162,11 +161,6 @@ class TestRefusesCode:
         content = read_checkpoint(save(wrap(trainer.Network()), tmp_path / "w.pth"))
         with pytest.raises(InputError, match=r"absent_trainer\.Network; reading it would run code"):
             find_weights(content, source="w.pth")
-
-    def test_torchscript(self, tmp_path):
-        torch.jit.script(nn.Linear(2, 2)).save(tmp_path / "w.pt")
-        with pytest.raises(InputError, match=r"w\.pt: .*torchscript"):
-            read_checkpoint(tmp_path / "w.pt")
 
 
 class TestDamagedFiles:

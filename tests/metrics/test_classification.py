@@ -83,7 +83,7 @@ def test_plain_floats():
 def test_fewer_classes_than_five():
     metrics = ClassificationMetrics(["no", "yes"])
     metrics.update(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([1, 1]), torch.zeros(2))
-    assert metrics.compute().as_dict() == {"top1": 50.0, "top5": 100.0, "loss": 0.0}
+    assert metrics.compute().as_dict() == {"top1": 50.0, "loss": 0.0}
 
 
 def test_no_samples():
@@ -133,15 +133,18 @@ def test_shapes_that_do_not_fit(shapes):
 
 
 def test_csv(tmp_path):
-    metrics = ClassificationMetrics(["an, ant", "bee", "cat"])
-    metrics.update(torch.eye(3)[[0, 1, 1]], torch.tensor([0, 0, 1]), torch.zeros(3))
-    write_per_class(metrics.compute(), tmp_path / "classes.csv")
-    with (tmp_path / "classes.csv").open(newline="") as stream:
-        assert list(csv.reader(stream)) == [
-            ["class", "samples", "top1", "top5"],
-            ["an, ant", "2", "50.0000", "100.0000"],
-            ["bee", "1", "100.0000", "100.0000"],
-            ["cat", "0", "", ""],
+    names = ["an, ant", "bee", "cat", "dog", "eel", "fox"]
+    for classes, last in ((names, [["top5"], ["100.0000"], ["100.0000"], [""]]), (names[:3], [[]] * 4)):
+        metrics = ClassificationMetrics(classes)
+        metrics.update(torch.eye(len(classes))[[0, 1, 1]], torch.tensor([0, 0, 1]), torch.zeros(3))
+        write_per_class(metrics.compute(), tmp_path / "classes.csv")
+        with (tmp_path / "classes.csv").open(newline="") as stream:
+            rows = list(csv.reader(stream))
+        assert rows[:4] == [
+            ["class", "samples", "top1", *last[0]],
+            ["an, ant", "2", "50.0000", *last[1]],
+            ["bee", "1", "100.0000", *last[2]],
+            ["cat", "0", "", *last[3]],
         ]
 
 

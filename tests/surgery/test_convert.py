@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import pickle
+import warnings
+from collections.abc import Callable, Iterable
 
 import pytest
 import torch
@@ -282,8 +285,92 @@ def test_hooks_are_reported() -> None:
 def test_second_conversion_changes_nothing() -> None:
     model = convert(chain(nn.Conv2d(8, 8, 1)))
     state = model.state_dict()
-    assert convert(model).state_dict().keys() == state.keys()
+    with pytest.warns(UserWarning, match=r"changed nothing in Sequential: 1 input stem, 2 already an FFC$"):
+        convert(model)
+    assert model.state_dict().keys() == state.keys()
     assert not ratios(model)
+
+
+@pytest.mark.parametrize("options", [{"ratio": 0}, {"rules": {"1.0": (0, 0)}}])
+def test_conversion_that_was_asked_to_change_nothing(options: dict) -> None:
+    """By a ratio of 0 in silence; by rules with the warning."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        convert(nn.Sequential(block(3, 8), block(8, 8), nn.Conv2d(8, 2, 1)), **options)
+    assert len(caught) == ("rules" in options)
+
+
+class Aliased(nn.Module):
+    """Runs its convolutions by what holds them beside the network's own attributes."""
+
+    def __init__(self, keep: Callable[[list[nn.Module]], Iterable[Callable[[Tensor], Tensor]]]) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 4, 3, padding=1)
+        self.inner = nn.ModuleList(nn.Conv2d(16, 16, 3, padding=1) for _ in range(3))
+        self.steps = keep(list(self.inner))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for conv in self.inner[:1]:
+            x = conv(x).relu()
+        for step in self.steps:
+            x = step(x).relu()
+        return self.head(x)
+
+
+def _closure(conv: nn.Module) -> Callable[[Tensor], Tensor]:
+    return lambda x: conv(x)
+
+
+KEPT = {
+    "list": list,
+    "tuple": tuple,
+    "set": set,
+    "dict": lambda convs: dict.fromkeys(convs),
+    "nested": lambda convs: [*convs[:1], *({"a": (convs[1],)}["a"])],
+    "partial": lambda convs: [functools.partial(conv) for conv in convs],
+    "call": lambda convs: [conv.__call__ for conv in convs],
+    "closure": lambda convs: [_closure(conv) for conv in convs],
+    "forward": lambda convs: [conv.forward for conv in convs],
+    "weights": lambda convs: [functools.partial(F.conv2d, weight=convs[0].weight, padding=1)],
+}
+
+
+@pytest.mark.filterwarnings("ignore:convert changed nothing")  # where all are left
+@pytest.mark.parametrize("keep", KEPT)
+def test_what_runs_is_what_was_converted_whatever_else_holds_it(keep: str, small: Tensor) -> None:
+    model = convert(Aliased(KEPT[keep]), example_input=small)
+    if keep in ("forward", "weights"):  # past the module's call: left, with the reason
+        assert reasons(model)["inner.0"] == "the network reads its weight"
+    else:
+        assert "inner.0" in ratios(model)
+    used = dict(model.named_parameters())
+    model(small).sum().backward()
+    idle = {name.rpartition(".")[0] for name, parameter in used.items() if parameter.grad is None}
+    assert not idle & ratios(model).keys()
+    held = model.steps if keep in ("list", "tuple", "set", "dict") else ()
+    assert {type(step) for step in held} <= {FFC2d}
+
+
+def test_convolutions_stay_where_one_cannot_be_built(monkeypatch: pytest.MonkeyPatch, small: Tensor) -> None:
+    model = chain(block(8, 8), block(8, 8))
+    expected, kinds = model.eval()(small), [type(module) for module in model.modules()]
+    loads = iter([FFC2d.load_dense_weight, None])
+    monkeypatch.setattr(FFC2d, "load_dense_weight", lambda *given: next(loads)(*given))
+    with pytest.raises(TypeError):
+        convert(model)
+    assert [type(module) for module in model.modules()] == kinds
+    torch.testing.assert_close(model(small), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("affine", [False, True])
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_instance_norms_shuffle_no_channels(affine: bool, batch: int) -> None:
+    norms = [nn.InstanceNorm2d(8, affine=affine, track_running_stats=affine) for _ in range(3)]
+    model = nn.Sequential(block(3, 8), *(layer for norm in norms for layer in (block(8, 8), norm)))
+    report = conversion_report(convert(model, example_input=torch.randn(batch, 3, 16, 16)))
+    assert report.mixings == ()
+    assert ratios(model) == {"1.0": (0.0, 0.25), "3.0": (0.25, 0.25), "5.0": (0.25, 0.25)}
 
 
 def test_state_of_the_unet_makes_a_round_trip(small: Tensor) -> None:
@@ -359,4 +446,5 @@ def test_ratio_outside_0_to_1_is_refused(ratio: object) -> None:
 
 
 def test_convolution_by_itself_is_left() -> None:
-    assert reasons(convert(nn.Conv2d(3, 8, 3))) == {"": "the model itself"}
+    with pytest.warns(UserWarning, match="changed nothing in Conv2d: 1 the model itself"):
+        assert reasons(convert(nn.Conv2d(3, 8, 3))) == {"": "the model itself"}

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ffconv.errors import InputError
 from ffconv.models import LamaGenerator
-from ffconv.tasks.filling import fill, load_filler
+from ffconv.tasks.filling import Refinement, fill, load_filler
 from ffconv.training.checkpoint import save_weights
 from lama import Lama, save_lightning
 
@@ -120,3 +121,86 @@ def test_our_checkpoint_is_read(tmp_path: Path):
 def test_a_missing_file_is_named(tmp_path: Path):
     with pytest.raises(InputError, match=r"best\.ckpt: no such file"):
         load_filler(tmp_path / "best.ckpt")
+
+
+def small_generator() -> LamaGenerator:
+    torch.manual_seed(0)
+    return LamaGenerator(width=4, downsamplings=2, blocks=2).eval()
+
+
+def test_encoding_and_decoding_are_the_network():
+    network, x = small_generator(), torch.rand(1, 4, 32, 40)
+    with torch.no_grad():
+        assert torch.equal(network.decode(network.encode(x)), network(x))
+
+
+def test_checkpointed_decoding_gives_the_same_values_and_gradients():
+    network = small_generator()
+    features = network.encode(torch.rand(1, 4, 32, 40)).detach().requires_grad_()
+    outputs = [network.decode(features, checkpointing=flag) for flag in (False, True)]
+    torch.testing.assert_close(*outputs)
+    gradients = [torch.autograd.grad(y.square().sum(), features)[0] for y in outputs]
+    torch.testing.assert_close(*gradients)
+
+
+def test_refinement_makes_the_fine_level_agree_with_the_coarse_one():
+    network = small_generator()
+    image, hole = picture(64, 96)
+    refinement = Refinement(steps=30, lr=0.1, min_side=32)
+    coarse_image, coarse_hole = F.avg_pool2d(image, 2), F.max_pool2d(hole[None].float(), 2)[0] > 0
+    coarse = fill(network, coarse_image, coarse_hole)
+    inside = F.avg_pool2d(hole[None].float(), 2)[0] == 1
+
+    def distance(filled: Tensor) -> float:
+        shrunk = F.interpolate(filled[None], (32, 48), mode="bilinear", antialias=True)[0]
+        return (shrunk - coarse)[:, inside].abs().mean().item()
+
+    plain, refined = fill(network, image, hole), fill(network, image, hole, refinement=refinement)
+    assert distance(refined) < 0.7 * distance(plain)
+    assert torch.equal(refined[:, ~hole], image[:, ~hole])
+
+
+def test_refinement_of_one_level_is_the_plain_filling():
+    network = small_generator()
+    image, hole = picture(40, 60)
+    plain, refined = (fill(network, image, hole, refinement=r) for r in (None, Refinement(min_side=21)))
+    assert torch.equal(plain, refined)
+
+
+def test_refinement_leaves_the_network_as_it_was():
+    network = small_generator()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    fill(network, *picture(32, 32), refinement=Refinement(steps=2, min_side=16))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    assert all(weight.requires_grad and weight.grad is None for weight in network.parameters())
+
+
+def test_a_thin_hole_has_nothing_to_agree_on():
+    network = small_generator()
+    image, hole = torch.rand(3, 32, 32), torch.zeros(32, 32, dtype=torch.bool)
+    hole[7] = True
+    refined = fill(network, image, hole, refinement=Refinement(steps=2, min_side=16))
+    assert torch.equal(refined, fill(network, image, hole))
+
+
+def test_refinement_stays_below_its_own_bound():
+    image, hole = picture(64, 64)
+    sizes = []
+    network = small_generator()
+    network.stem.register_forward_pre_hook(lambda module, x: sizes.append(tuple(x[0].shape[-2:])))
+    fill(network, image, hole, max_pixels=4096, refinement=Refinement(steps=1, min_side=16, max_pixels=1024))
+    assert sizes == [(16, 16), (32, 32)]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [({"steps": 0}, "steps=0"), ({"lr": 0.0}, r"lr=0\.0"), ({"min_side": 0}, "min_side=0")],
+)
+def test_refinement_refuses_what_is_out_of_range(values: dict, message: str):
+    with pytest.raises(InputError, match=message):
+        Refinement(**values)
+
+
+def test_refinement_needs_lamas_generator():
+    with pytest.raises(InputError, match="features of LaMa's generator; Watched has none"):
+        fill(Watched(), *picture(32, 32), refinement=Refinement())

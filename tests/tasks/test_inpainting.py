@@ -21,6 +21,7 @@ from ffconv.tasks.inpainting import Inpainting, InpaintingConfig, Reconstruction
 from ffconv.tasks.networks import ModelConfig
 from ffconv.training.checkpoint import save_weights
 from ffconv.training.task import DrawsPictures, Share
+from lama import Lama, save_lightning
 
 SIZES = ImageTransformConfig(
     train_size=32, eval_short_side=32, eval_size=32, scale=(1, 1), ratio=(1, 1), mean=(0, 0, 0), std=(1, 1, 1)
@@ -142,6 +143,29 @@ def test_images_need_no_class_folders(tmp_path: Path):
     images_below(tmp_path, ["train/a.png", "train/deep/b.jpg", "val/c.png"])
     found = task(Share(2), data=DataConfig(str(tmp_path), workers=0, transform=SIZES))
     assert len(next(iter(found.train_batches(0, 0)))["image"]) == 2
+
+
+def test_a_folder_needs_no_splits(tmp_path: Path):
+    images_below(tmp_path, [f"{name}.png" for name in "abcd"])
+    found = task(Share(2), data=DataConfig(str(tmp_path), workers=0, transform=SIZES))
+    assert [len(found._open(split)) for split in ("train", "val")] == [3, 1]
+
+
+@pytest.mark.parametrize("name", ["train", "val"])
+def test_a_folder_with_one_split_lacks_the_other(name: str, tmp_path: Path):
+    images_below(tmp_path, ["a.png", f"{name}/b.png"])
+    found = task(data=DataConfig(str(tmp_path), workers=0, transform=SIZES))
+    with pytest.raises(InputError, match="no such file or folder"):
+        found.check()
+
+
+def test_published_weights_are_a_start(tmp_path: Path):
+    weights = Lama(ngf=4, n_downsampling=2, n_blocks=1).weights(torch.float32)
+    (tmp_path / "models").mkdir()
+    save_lightning(weights, tmp_path / "models" / "best.ckpt")
+    model = ModelConfig(NETWORK.name, NETWORK.arguments, weights=str(tmp_path))
+    network: Any = task(model=model).build_model()
+    assert torch.equal(network.head.weight, weights["model.13.weight"])
 
 
 def test_an_unreadable_image_is_left_out_of_the_pictures(tmp_path: Path):

@@ -62,6 +62,48 @@ def test_annotations_are_found_by_file_name_and_crowds_left_out(tmp_path: Path):
     assert lefts(file, picture("below/b.jpg", 5)) == [(9, 1)]
 
 
+def of_images(tmp_path: Path, *names: str) -> BoxFile:
+    """A file with one box an image, whose left side is the image's place from 1."""
+    content = {
+        "images": [{"id": n, "file_name": name} for n, name in enumerate(names, start=1)],
+        "annotations": [
+            {"image_id": n, "category_id": 1, "bbox": [n, 2, 3, 4]} for n in range(1, len(names) + 1)
+        ],
+    }
+    return BoxFile(write(tmp_path / "a.json", content), threshold=0.5)
+
+
+@pytest.mark.parametrize(
+    ("names", "folder", "name", "left"),
+    [
+        (["cam1/0001.png", "cam2/0001.png"], "/data", "cam2/0001.png", 2),
+        (["cam1/0001.png", "cam2/0001.png"], "/data/cam2", "0001.png", 2),
+        (["/data/cam1/0001.png", "/data/cam2/0001.png"], "/data", "cam2/0001.png", 2),
+        (["x/cam1/0001.png", "x/cam2/0001.png"], "/data", "cam1/0001.png", 1),
+        (["0001.png", "cam2/0001.png"], "/data", "cam2/0001.png", 2),
+        (["0001.png", "cam2/0001.png"], "/data", "cam1/0001.png", 1),
+        (["cam1/0001.png"], "/data", "cam2/0001.png", None),
+    ],
+)
+def test_annotations_are_found_by_path(
+    tmp_path: Path, names: list[str], folder: str, name: str, left: int | None
+):
+    asked = Picture(name, 1, Image.new("RGB", (64, 48)), Path(folder))
+    assert [found[0] for found in lefts(of_images(tmp_path, *names), asked)] == ([left] if left else [])
+
+
+def test_a_name_that_may_be_several_images_is_refused(tmp_path: Path):
+    file = of_images(tmp_path, "cam1/0001.png", "cam2/0001.png")
+    with pytest.raises(InputError, match=r"0001\.png may be cam1/0001\.png or cam2/0001\.png"):
+        file.check(["0001.png"], Path("/elsewhere"))
+
+
+def test_an_image_that_may_be_several_pictures_is_refused(tmp_path: Path):
+    file = of_images(tmp_path, "0001.png")
+    with pytest.raises(InputError, match=r"image 1 may be cam1/0001\.png or cam2/0001\.png"):
+        file.check(["cam1/0001.png", "cam2/0001.png"], Path("/data"))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

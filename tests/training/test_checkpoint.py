@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from ffconv.training.checkpoint import (
     PREVIOUS_STATE,
     STATE,
     load_state,
+    read_safetensors,
     read_weights,
     save_state,
     save_weights,
@@ -42,7 +44,7 @@ def test_a_missing_checkpoint_is_named(tmp_path: Path):
 def test_a_truncated_checkpoint_is_refused(tmp_path: Path):
     save_weights(tmp_path / "x.safetensors", {"w": torch.zeros(100)}, {})
     truncate(tmp_path / "x.safetensors")
-    with pytest.raises(InputError, match=r"no readable safetensors file, or a truncated one"):
+    with pytest.raises(InputError, match=r"truncated or not a safetensors file"):
         read_weights(tmp_path / "x.safetensors")
 
 
@@ -73,6 +75,64 @@ def test_a_truncated_state_gives_way_to_the_one_before(tmp_path: Path):
     with pytest.warns(UserWarning, match="going on from the checkpoint before"):
         state = load_state(tmp_path)
     assert state == {"step": 0}
+
+
+@pytest.mark.parametrize("place", ["first", "middle", "last"])
+@pytest.mark.parametrize("damage", [1, 64, 0])
+def test_a_damaged_value_of_a_state_gives_way_to_the_one_before(tmp_path: Path, place: str, damage: int):
+    """A bit is flipped, or a block is zeroed (damage 0), in values, which torch.load takes as they are."""
+    for step in range(2):
+        save_state(tmp_path, {"step": step, "w": torch.full((1000,), 3.0 + step)})
+    content = bytearray((tmp_path / STATE).read_bytes())
+    value = torch.tensor(4.0).numpy().tobytes()
+    start = content.index(value * 10) + {"first": 0, "middle": 2000, "last": 3992}[place]
+    content[start : start + 8] = (
+        bytes([content[start] ^ damage, *content[start + 1 : start + 8]]) if damage else bytes(8)
+    )
+    (tmp_path / STATE).write_bytes(content)
+    with pytest.warns(UserWarning, match=r"going on from the checkpoint before.*check sum"):
+        state = load_state(tmp_path)
+    assert state is not None
+    assert state["step"] == 0
+
+
+def test_a_state_of_other_content_gives_way_to_the_one_before(tmp_path: Path):
+    save_state(tmp_path, {"step": 0})
+    (tmp_path / STATE).rename(tmp_path / PREVIOUS_STATE)
+    with zipfile.ZipFile(tmp_path / STATE, "w") as archive:
+        archive.writestr("archive/data.pkl", b"no pickle")
+    with pytest.warns(UserWarning, match="going on from the checkpoint before"):
+        assert load_state(tmp_path) == {"step": 0}
+
+
+@pytest.mark.parametrize("bit", [0, 7])
+def test_a_flipped_bit_of_a_weight_or_of_the_metadata_is_refused(tmp_path: Path, bit: int):
+    path = tmp_path / "x.safetensors"
+    save_weights(path, {"w": torch.full((9,), 4.0), "n": torch.tensor(True)}, {"classes": ["cat"]})
+    whole = path.read_bytes()
+    for place in (whole.index(torch.tensor(4.0).numpy().tobytes() * 9), whole.index(b"cat"), len(whole) - 1):
+        content = bytearray(whole)
+        content[place] ^= 1 << bit
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"x\.safetensors: .*damaged|x\.safetensors: truncated or not"):
+            read_weights(path)
+
+
+def test_the_check_sum_is_no_part_of_the_metadata(tmp_path: Path):
+    path = tmp_path / "x.safetensors"
+    save_weights(path, {"w": torch.zeros(2)}, {"sizes": (1, 2), "by": {1: "a", 10: "b", 9: "c"}})
+    assert read_weights(path)[1] == {"sizes": [1, 2], "by": {"1": "a", "10": "b", "9": "c"}}
+
+
+def test_weights_without_metadata_have_a_check_sum_too(tmp_path: Path):
+    path = tmp_path / "x.safetensors"
+    save_weights(path, {"w": torch.full((9,), 4.0)}, None)
+    assert torch.equal(read_safetensors(path)["w"], torch.full((9,), 4.0))
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="check sum is wrong"):
+        read_safetensors(path)
 
 
 def test_truncated_states_only_are_an_error(tmp_path: Path):

@@ -5,7 +5,7 @@ import pytest
 
 from ffconv.training.curves import draw_curves
 
-SETTINGS = {"step": 5, "images_per_second": 9.0}
+SETTINGS = {"step": 5, "samples_per_second": 9.0}
 ROWS = [
     {"epoch": 1, "lr": 0.1, "train_loss": 2.0, "top1": 10.0, "loss": 2.5, **SETTINGS},
     {"epoch": 2, "lr": 0.01, "train_loss": 1.0, "top1": 60.0, "loss": 1.5, **SETTINGS},

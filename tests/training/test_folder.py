@@ -1,7 +1,13 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +15,7 @@ import pytest
 import torch
 import yaml
 
+from commands import SOURCES
 from ffconv.errors import InputError
 from ffconv.training.folder import RunFolder
 
@@ -20,7 +27,8 @@ ROWS = [{"epoch": 1, "train_loss": 2.5, "top1": 10.0}, {"epoch": 2, "train_loss"
 def started(tmp_path: Path) -> Path:
     folder = RunFolder(tmp_path / "run", CONFIG)
     folder.check(resume=False)
-    folder.start(device=torch.device("cpu"))
+    with folder:
+        folder.start(device=torch.device("cpu"), resume=False)
     return folder.path
 
 
@@ -68,6 +76,16 @@ def test_a_damaged_folder_is_not_gone_on_with(started: Path, name: str, content:
         RunFolder(started, CONFIG).check(resume=True)
 
 
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("state", ["state.pt", "state.previous.pt"])
+def test_a_state_without_its_configuration_is_not_gone_on_with(started: Path, state: str, resume: bool):
+    """It would be continued by whatever configuration comes, even by a run that must start anew."""
+    (started / state).write_bytes(b"")
+    (started / "config.yaml").unlink()
+    with pytest.raises(InputError, match=rf"holds {state} of a run, but no config.yaml"):
+        RunFolder(started, CONFIG).check(resume=resume)
+
+
 @pytest.mark.parametrize(
     "free", [{"output": "y"}, {"loop": {"epochs": 5, "log_every": 1}}, {"data": {"path": "/b"}}]
 )
@@ -76,7 +94,8 @@ def test_what_changes_no_result_may_change(started: Path, free: dict[str, Any]):
 
 
 def test_environment_says_what_each_start_ran_on(started: Path):
-    RunFolder(started, CONFIG).start(device=torch.device("cpu"))
+    with RunFolder(started, CONFIG) as folder:
+        folder.start(device=torch.device("cpu"), resume=True)
     starts = json.loads((started / "environment.json").read_text())
     assert [start["device"] for start in starts] == ["cpu", "cpu"]
     assert starts[0]["packages"]["torch"].startswith(torch.__version__.split("+")[0])
@@ -85,7 +104,64 @@ def test_environment_says_what_each_start_ran_on(started: Path):
 def test_a_folder_that_cannot_be_made_is_said_in_a_line(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cannot make the folder .*: Not a directory"):
-        RunFolder(tmp_path / "file" / "run", CONFIG).start(device=torch.device("cpu"))
+        RunFolder(tmp_path / "file" / "run", CONFIG).start(device=torch.device("cpu"), resume=True)
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from ffconv.training.folder import ProcessLock
+ProcessLock(Path(sys.argv[1])).acquire()
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(started: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the folder's lock."""
+    command = [sys.executable, "-c", HOLD, str(started / "run.lock")]
+    environment = os.environ | {"PYTHONPATH": str(SOURCES)}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_second_process_is_refused_while_the_first_lives(started: Path, holder: subprocess.Popen[str]):
+    before = {path.name: path.read_bytes() for path in started.iterdir()}
+    host = socket.gethostname()
+    rule = rf"run is in use by process {holder.pid} on {host}, started \d{{4}}-.*: wait for it, or choose"
+    with pytest.raises(InputError, match=rule), RunFolder(started, CONFIG) as folder:
+        folder.start(device=torch.device("cpu"), resume=True)
+    assert {path.name: path.read_bytes() for path in started.iterdir()} == before
+
+
+def test_the_lock_of_a_killed_process_is_taken_over(started: Path, holder: subprocess.Popen[str]):
+    holder.kill()
+    holder.wait()
+    with RunFolder(started, CONFIG) as folder:
+        folder.start(device=torch.device("cpu"), resume=True)
+        assert json.loads((started / "run.lock").read_text())["process"] == os.getpid()
+    assert not (started / "run.lock").exists()
+
+
+def test_a_run_that_began_meanwhile_is_not_written_over(started: Path):
+    with RunFolder(started, CONFIG) as folder, pytest.raises(InputError, match="already holds a run"):
+        folder.start(device=torch.device("cpu"), resume=False)
+
+
+def test_a_folder_that_cannot_be_locked_is_used_with_a_warning(
+    started: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*arguments: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.lockf", refuse)
+    with RunFolder(started, CONFIG) as folder, pytest.warns(UserWarning, match="cannot be locked .No locks"):
+        folder.start(device=torch.device("cpu"), resume=True)
 
 
 def test_metrics_have_one_row_an_epoch_however_often_they_are_written(started: Path):

@@ -44,7 +44,7 @@ def fail_at(step: int) -> Any:
 def weights_after(config: Any, **options: Any) -> Tensor:
     """The simple network's weights after a run."""
     trainer = toy_task.trainer(config, simple=True, **options)
-    trainer.folder.start(device=torch.device("cpu"))
+    trainer.folder.start(device=torch.device("cpu"), resume=False)
     trainer.fit()
     return trainer.network.weight.detach().clone()  # pyright: ignore
 
@@ -98,7 +98,7 @@ def test_clipping_bounds_the_step(tmp_path: Path):
     config = toy_task.config(tmp_path, loop={"epochs": 1, "clip_norm": 0.01}, optim=plain_sgd)
     trainer = toy_task.trainer(config, simple=True, batches=1)
     before = [p.detach().clone() for p in trainer.network.parameters()]
-    trainer.folder.start(device=torch.device("cpu"))
+    trainer.folder.start(device=torch.device("cpu"), resume=False)
     trainer.fit()
     change = [p.detach() - old for p, old in zip(trainer.network.parameters(), before, strict=True)]
     norm = torch.cat([c.flatten() for c in change]).norm()
@@ -115,7 +115,7 @@ def test_the_average_follows_weights_and_buffers(tmp_path: Path):
         update(network)
 
     trainer.average.update_parameters = watched  # pyright: ignore
-    trainer.folder.start(device=torch.device("cpu"))
+    trainer.folder.start(device=torch.device("cpu"), resume=False)
     trainer.fit()
     average = trainer.average.module.state_dict()  # pyright: ignore
     for name in ("1.weight", "2.running_var"):
@@ -200,7 +200,7 @@ def test_a_crash_between_the_last_step_and_the_evaluation_loses_no_row(tmp_path:
     toy_task.run(toy_task.config(tmp_path / "whole", **fields), batches=5)
     config = toy_task.config(tmp_path / "run", resume="auto", **fields)
     trainer = toy_task.trainer(config, batches=5)
-    trainer.folder.start(device=torch.device("cpu"))
+    trainer.folder.start(device=torch.device("cpu"), resume=False)
     trainer.task.evaluate = crash
     with pytest.raises(RuntimeError, match="crash"):
         trainer.fit()
@@ -214,6 +214,13 @@ def test_a_training_set_of_another_size_is_refused(tmp_path: Path):
     toy_task.run(config, batches=6, at_step=raise_at(2))
     with pytest.raises(InputError, match="had 6 steps, now it has 7: resume with the same training set"):
         toy_task.run(config, batches=7)
+
+
+def test_a_state_of_another_network_is_refused(tmp_path: Path):
+    toy_task.run(toy_task.config(tmp_path))
+    with pytest.raises(InputError, match="is not of this network and optimizer") as caught:
+        toy_task.run(toy_task.config(tmp_path, resume="auto"), simple=True)
+    assert "\n" not in str(caught.value)
 
 
 def test_going_on_asks_for_no_batch_twice(tmp_path: Path):
@@ -293,7 +300,7 @@ def test_bfloat16_reaches_the_networks_forward(tmp_path: Path):
     seen = set()
     trainer = toy_task.trainer(toy_task.config(tmp_path, loop={"precision": "bf16"}))
     trainer.network[1].register_forward_hook(lambda m, i, output: seen.add(output.dtype))  # pyright: ignore
-    trainer.folder.start(device=torch.device("cpu"))
+    trainer.folder.start(device=torch.device("cpu"), resume=False)
     trainer.fit()
     assert seen == {torch.bfloat16}
     assert {p.dtype for p in trainer.network.parameters()} == {torch.float32}

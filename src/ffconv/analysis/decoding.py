@@ -19,7 +19,7 @@ from ffconv.data.clip_config import ClipConfig
 from ffconv.data.clips import PrepareTrainingClips
 from ffconv.data.media import MediaFiles
 from ffconv.data.seeding import borrowed_randomness, derive_seed
-from ffconv.data.video_reading import video_errors_named
+from ffconv.data.video_reading import open_container, video_errors_named
 from ffconv.data.videos import VIDEOS, Decoder, Video, VideoArray, VideoFile
 from ffconv.errors import require
 
@@ -56,9 +56,7 @@ class WholeFile:
     @contextmanager
     def open(self, decoder: Decoder = "pyav") -> Iterator[VideoArray]:
         """All its frames, decoded by PyAV whatever decoder is asked for."""
-        import av
-
-        with video_errors_named(self.name), av.open(str(self.source)) as container:
+        with video_errors_named(self.name), open_container(self.source, self.name) as container:
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1
             frames = container.decode(stream)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from ffconv.files import write_atomically
+from ffconv.wording import printable
 
 Format = Literal["table", "csv", "json"]
 Record = Mapping[str, Any]
@@ -85,6 +86,7 @@ def print_table(table: Table, file: TextIO | None = None) -> None:
     from rich.table import Table as RichTable
     from rich.text import Text
 
+    table = _printable(table)
     console = Console(file=file or sys.stdout)
     widths = _widths(table)
     if console.is_terminal:
@@ -101,6 +103,16 @@ def print_table(table: Table, file: TextIO | None = None) -> None:
     console.print(drawn)
     for note in table.notes:
         console.print(Text(textwrap.fill(note, _NOTE_WIDTH)), soft_wrap=True)
+
+
+def _printable(table: Table) -> Table:
+    """Return the table with control characters escaped, but for the line breaks of its cells."""
+
+    def escaped(texts: Iterable[str]) -> list[str]:
+        return ["\n".join(map(printable, text.split("\n"))) for text in texts]
+
+    rows = [escaped(row) for row in table.rows]
+    return Table(printable(table.title), escaped(table.columns), rows, escaped(table.notes), table.left)
 
 
 def _widths(table: Table) -> list[int]:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from ffconv.errors import InputError, require
 from ffconv.dispatch import FFTBackend, fft_backend
+from ffconv.errors import InputError, require
 from ffconv.surgery import fuse
 
 Mode = Literal["inference", "training"]

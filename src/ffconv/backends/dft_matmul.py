@@ -28,7 +28,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import forward_ad
 
-
 # What each of two steps costs besides its products, in multiply-adds an entry, for it moves the map in
 # memory: two begin to pay at about 450 entries of pairs and 1700 real ones, roughly, on a busy CPU.
 _STEP = 768

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
@@ -15,7 +16,6 @@ from ffconv.errors import InputError, first_line
 if TYPE_CHECKING:
     from ffconv.analysis.tables import Table
     from ffconv.analysis.work import Setting, Subject
-    from ffconv.dispatch import FFTBackend
 
 HELP = "Time of networks, operators and video reading beside their peers, taking turns in one run."
 
@@ -166,7 +166,11 @@ def _add_common_options(parser: CommandParser, *, size: str) -> None:
         help="fused folds norms, compile is torch.compile, graphs records what is compiled as CUDA graphs",
     )
     parser.add_argument(
-        "--fft_backend", nargs="+", type=FFTBackend, default=["auto"], help="backend of the Fourier transforms"
+        "--fft_backend",
+        nargs="+",
+        type=FFTBackend,
+        default=["auto"],
+        help="backend of the Fourier transforms",
     )
     parser.add_argument(
         "--memory_format",
@@ -189,7 +193,6 @@ def _add_output_options(parser: CommandParser) -> None:
 
 def _settings(options: Any) -> list[Setting]:
     from ffconv.analysis.work import Setting
-    from ffconv.dispatch import FFTBackend
 
     return [
         Setting(
@@ -243,6 +246,6 @@ def _write(table: Table, figures: dict[str, Any], options: Any) -> None:
     if options.output:
         write_atomically(options.output, text.encode())
     if options.format == "json":
-        print(text, end="")
+        sys.stdout.write(text)
     else:
         print_table(table)

@@ -13,16 +13,7 @@ from typing import Any, Literal
 
 from ffconv.cli.parser import CommandParser
 from ffconv.errors import require
-
-
-def checkpoint_file(path: Path, weights: str = "best") -> Path:
-    """The checkpoint itself, that of a package of ``ffconv package``, a run folder, or LaMa's folder."""
-    if not path.is_dir():
-        return path
-    run = path / f"{weights}.safetensors"
-    # LaMa publishes a network as config.yaml and models/best.ckpt.
-    others = (path / "model.safetensors", run, path / "models" / f"{weights}.ckpt")
-    return next((file for file in others if file.is_file()), run)
+from ffconv.files import checkpoint_file
 
 
 def parse_by_task(parser: CommandParser, argv: Sequence[str], modules: Mapping[str, str]) -> Any:

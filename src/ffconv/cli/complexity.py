@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ffconv.cli.progress import announced, shown
 from ffconv.errors import InputError, require
 
 if TYPE_CHECKING:
@@ -79,10 +80,12 @@ def _networks(arguments: Namespace) -> Iterator[Report]:
 
     size = input_size(arguments.size)
     specs = [NetworkSpec.parse(text, arguments.model.arguments) for text in arguments.networks]
-    networks = {str(spec): spec.build("meta") for spec in specs}
+    with announced("building the networks"):
+        networks = {str(spec): spec.build("meta") for spec in specs}
     if len(size) == 3 and all(map(takes_clips, networks.values())):
         size = (size[0], _FRAMES, *size[1:])
-    counts = {name: count_complexity(network, size) for name, network in networks.items()}
+    items = shown(networks.items(), "counting", total=len(networks))
+    counts = {name: count_complexity(network, size) for name, network in items}
     if not (arguments.layers or arguments.depth is not None):
         yield networks_report(counts, size)
         return
@@ -102,7 +105,9 @@ def _paper(numbers: list[int]) -> Iterator[Report]:
         yield formulas_report()
     for table in paper_tables():
         if table.number in wanted:
-            yield paper_report(table)
+            with announced(f"counting the networks of Table {table.number}"):
+                report = paper_report(table)
+            yield report
 
 
 def input_size(text: str) -> tuple[int, ...]:

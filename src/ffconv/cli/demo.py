@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ffconv.cli.parser import CommandParser
 from ffconv.cli.train import configs, train
 from ffconv.cli.train import parse as parse_run
+from ffconv.wording import say
 
 if TYPE_CHECKING:
     from ffconv.analysis.tables import Report
@@ -43,9 +44,10 @@ def run(arguments: Any) -> int:
 
     histories: dict[tuple[str, str], Rows] = {}
     records = []
+    runs = len(_SETS) * len(_NETWORKS)
     for data, recipe in _SETS.items():
         for network, variant in _NETWORKS.items():
-            print(f"{data}: {network} ResNet", flush=True)
+            say(f"run {len(records) + 1} of {runs}: {data}, {network} ResNet")
             folder = arguments.output / f"{data.replace(' ', '_')}-{network.lower()}"
             outcome = _train(recipe, variant, folder, arguments)
             if outcome.exit_code:
@@ -54,9 +56,10 @@ def run(arguments: Any) -> int:
             records.append(_record(data, network, folder, outcome.history))
     picture = arguments.output / "demo.png"
     write_atomically(picture, _draw(histories))
-    print()
+    say()
     write_report([_report(records)], "table")
-    print(f"\n{picture} shows the accuracy over the epochs.")
+    say()
+    say(f"{picture} shows the accuracy over the epochs.")
     return 0
 
 
@@ -86,7 +89,7 @@ def _record(data: str, network: str, folder: Path, history: Rows) -> dict[str, A
         "top1": history[-1]["top1"],
         "parameters": cost.parameters,
         "multiply_adds": cost.multiply_adds,
-        "images_per_second": statistics.median(row["images_per_second"] for row in history),
+        "samples_per_second": statistics.median(row["samples_per_second"] for row in history),
     }
 
 
@@ -101,7 +104,7 @@ def _report(records: Sequence[Mapping[str, Any]]) -> Report:
             f"{record['top1']:.1f}",
             f"{record['parameters'] / 1e6:.3f}",
             f"{record['multiply_adds'] / 1e6:.1f}",
-            f"{record['images_per_second']:.0f}",
+            f"{record['samples_per_second']:.0f}",
         )
         for record in records
     ]

@@ -16,6 +16,7 @@ HELP = (
     " keypoints COCO's AP and AR, for filled holes PSNR and SSIM."
     " The data options are those of its task: ffconv evaluate CHECKPOINT --help."
 )
+PARALLEL = True
 
 MODULES = {
     "classification": "ffconv.cli.evaluate_classes",

@@ -9,7 +9,7 @@ from ffconv.cli.checkpoints import checkpoint_file
 from ffconv.cli.evaluation import Evaluated, evaluate, section_of
 from ffconv.cli.parser import CommandParser
 from ffconv.files import write_atomically
-from ffconv.wording import counted
+from ffconv.wording import counted, say
 
 if TYPE_CHECKING:
     from ffconv.metrics.classification import ClassificationScores
@@ -37,6 +37,7 @@ def run(arguments: Any) -> int:
     return evaluate(
         arguments,
         classifier.network,
+        config,
         lambda share: kind.task(config, share, classes=classifier.classes),
         lambda task, network: task.scores(network, arguments.split),
         report=partial(_report, sample=_SAMPLES[arguments.task]),
@@ -57,8 +58,9 @@ def _report(found: Evaluated, sample: str) -> None:
     write_per_class(scores, found.output / "per_class.csv")
     write_atomically(found.output / "confusion.png", draw_confusion(scores))
     found.write_scores({f"{sample}s": scores.samples, **scores.as_dict()})
-    print(
-        f"top-1 {scores.top1:.3f} %  top-5 {scores.top5:.3f} %  loss {scores.loss:.4f}"
+    top5 = f"  top-5 {scores.top5:.3f} %" if "top5" in scores.as_dict() else ""
+    say(
+        f"top-1 {scores.top1:.3f} %{top5}  loss {scores.loss:.4f}"
         f"  over {counted(scores.samples, sample)}{found.left_out('one')}"
     )
-    print(f"per_class.csv, confusion.png and scores.json are in {found.output}")
+    say(f"per_class.csv, confusion.png and scores.json are in {found.output}")

@@ -10,6 +10,7 @@ from ffconv.cli.checkpoints import checkpoint_file
 from ffconv.cli.evaluation import Evaluated, evaluate, section_of
 from ffconv.cli.parser import CommandParser
 from ffconv.files import write_atomically
+from ffconv.wording import say
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,7 +42,7 @@ def run(arguments: Any) -> int:
         return task.scores(network, arguments.split), task.pictures(network, arguments.split)
 
     make_task = partial(Inpainting, config)
-    return evaluate(arguments, trained.network, make_task, score, report=_report)
+    return evaluate(arguments, trained.network, config, make_task, score, report=_report)
 
 
 def _report(found: Evaluated) -> None:
@@ -66,4 +67,4 @@ def _report(found: Evaluated) -> None:
         for name, score in {"all": scores.all, **scores.by_kind}.items()
     ]
     print_table(Table("Filled holes", columns, rows, left=1))
-    print(f"scores.json and samples.png are in {found.output}{found.left_out('image')}")
+    say(f"scores.json and samples.png are in {found.output}{found.left_out('image')}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ffconv.cli.checkpoints import checkpoint_file
 from ffconv.cli.evaluation import Evaluated, evaluate, section_of
 from ffconv.cli.parser import CommandParser
-from ffconv.wording import counted
+from ffconv.wording import counted, say
 
 if TYPE_CHECKING:
     from ffconv.metrics.keypoints import PoseScores
@@ -36,18 +36,23 @@ def run(arguments: Any) -> int:
     return evaluate(
         arguments,
         trained.network,
+        config,
         lambda share: Pose(config, share, keypoints=trained.keypoint_set),
-        lambda task, network: task.scores(network, arguments.split),
+        lambda task, network: (task.scores(network, arguments.split), task.left_out(arguments.split)),
         report=_report,
     )
 
 
 def _report(found: Evaluated) -> None:
+    from ffconv.data.pose_samples import left_out_words
     from ffconv.metrics.keypoints import write_results
 
-    scores: PoseScores = found.scores
+    scores: PoseScores = found.scores[0]
+    left_out = found.scores[1]
     write_results(scores.results, found.output / "keypoints.json")
-    found.write_scores({"persons": len(scores.results), **scores.as_dict()})
-    values = "  ".join(f"{name} {100 * value:.1f}" for name, value in scores.as_dict().items())
-    print(f"{values}  over {counted(len(scores.results), 'person')} found{found.left_out('one')}")
-    print(f"keypoints.json (COCO's result format) and scores.json are in {found.output}")
+    found.write_scores({"persons": len(scores.results), **scores.as_dict(), "annotations_left_out": left_out})
+    values = "  ".join(f"{name} {value:.1f}" for name, value in scores.as_dict().items())
+    say(f"{values} (%)  over {counted(len(scores.results), 'person')} found{found.left_out('one')}")
+    if words := left_out_words(left_out):
+        say(f"annotations left out: {words}")
+    say(f"keypoints.json (COCO's result format) and scores.json are in {found.output}")

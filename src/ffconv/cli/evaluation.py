@@ -1,8 +1,9 @@
-"""What an evaluation is whatever the task: options over the checkpoint's, processes, where results go."""
+"""The part of an evaluation that all tasks share: options, processes, output folder."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +13,22 @@ from ffconv.cli.checkpoints import checkpoint_file
 from ffconv.cli.parser import from_plain
 from ffconv.cli.progress import shown
 from ffconv.cli.recipes import merged
-from ffconv.files import make_folder, write_atomically
+from ffconv.errors import require
+from ffconv.files import make_folder, read_json, write_atomically
+from ffconv.training.config import flatten
 from ffconv.wording import counted
 
 if TYPE_CHECKING:
     from torch import nn
 
     from ffconv.training.task import Share
+
+
+_SCORES = "scores.json"
+_EVALUATION = "evaluation"
+_SECTIONS = ("data", "masks", "test", "limit")
+_FREE = ("workers", "verify", "on_error")  # options that change no score
+_OTHER_DATA = frozenset({"path", "format", "train", "val", "train_annotations", "val_annotations"})
 
 
 @dataclass(frozen=True)
@@ -29,16 +39,18 @@ class Evaluated:
         scores: what the task's evaluation gave.
         output: folder of what is written; it exists.
         skipped: unreadable samples that were left out, and why.
+        evaluation: what was evaluated: checkpoint, split and options.
     """
 
     scores: Any
     output: Path
     skipped: dict[str, str]
+    evaluation: dict[str, Any]
 
     def write_scores(self, scores: Mapping[str, Any]) -> None:
-        """Writes scores.json."""
-        summary = {**scores, "skipped": self.skipped}
-        write_atomically(self.output / "scores.json", json.dumps(summary, indent=2).encode())
+        """Write scores.json."""
+        summary = {**scores, "skipped": self.skipped, _EVALUATION: self.evaluation}
+        write_atomically(self.output / _SCORES, json.dumps(summary, indent=2).encode())
 
     def left_out(self, sample: str) -> str:
         """How many samples were left out, as the end of a line; nothing where none were."""
@@ -53,6 +65,7 @@ def section_of(arguments: Any, kind: type[Any], trained: Mapping[str, Any], *, s
 def evaluate(
     arguments: Any,
     network: nn.Module,
+    config: Any,
     make_task: Callable[[Share], Any],
     score: Callable[[Any, nn.Module], Any],
     *,
@@ -63,6 +76,7 @@ def evaluate(
     Args:
         arguments: of the command.
         network: of the checkpoint.
+        config: of the task.
         make_task: makes the task for this process's share of the work.
         score: what is computed with the task and the network.
         report: prints and writes it; only the main process does.
@@ -78,12 +92,50 @@ def evaluate(
     accelerator = start_accelerator(LoopConfig(precision=arguments.precision, device=arguments.device))
     task = make_task(share_of(accelerator, arguments.batch_size))
     path = checkpoint_file(arguments.checkpoint, arguments.weights)
-    output = arguments.output or path.parent / f"{path.stem}-{arguments.split}"
+    evaluation = _evaluation(arguments, path, config)
+    output = arguments.output or path.parent / _folder_name(arguments, path, config)
+    _refuse_other_evaluation(output, evaluation)
     if accelerator.is_main_process:
         make_folder(output)  # before the work, which would be lost
         task.watch_evaluation(lambda batches: shown(batches, "evaluating", total=len(batches)))
     with torch.no_grad(), accelerator.autocast():
         scores = score(task, network.to(accelerator.device))
     if accelerator.is_main_process:
-        report(Evaluated(scores, output, dict(task.skipped())))
+        report(Evaluated(scores, output, dict(task.skipped()), evaluation))
     return 0
+
+
+def _evaluation(arguments: Any, path: Path, config: Any) -> dict[str, Any]:
+    from ffconv.training.config import plain
+
+    options = {name: value for name, value in plain(config).items() if name in _SECTIONS}
+    options["data"] = {name: value for name, value in options["data"].items() if name not in _FREE}
+    return {
+        "checkpoint": path.name,
+        "split": arguments.split,
+        "precision": arguments.precision,
+        **options,
+    }
+
+
+def _folder_name(arguments: Any, path: Path, config: Any) -> str:
+    """Return the default name of the output: checkpoint and split, and data set and limit that are given."""
+    name = f"{path.stem}-{arguments.split}"
+    if _OTHER_DATA & arguments.given.get("data", {}).keys():
+        data = Path(config.data.path).name or config.data.format
+        name += f"-{re.sub(r'[^A-Za-z0-9_.-]+', '_', data)}"
+    return name if arguments.limit is None else f"{name}-{arguments.limit}"
+
+
+def _refuse_other_evaluation(output: Path, evaluation: Mapping[str, Any]) -> None:
+    """Refuse a folder that holds the scores of another evaluation, which would be lost."""
+    if not (output / _SCORES).is_file():
+        return
+    there = flatten(read_json(output / _SCORES).get(_EVALUATION, evaluation))
+    here = flatten(evaluation)
+    for name in sorted(there.keys() | here.keys()):
+        require(
+            there.get(name) == here.get(name),
+            f"{output} holds scores of another evaluation ({name} is {there.get(name)!r} there and"
+            f" {here.get(name)!r} here): choose another --output",
+        )

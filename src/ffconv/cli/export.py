@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ffconv.cli.checkpoints import checkpoint_file
 from ffconv.cli.complexity import map_size
 from ffconv.errors import require
+from ffconv.wording import say
 
 if TYPE_CHECKING:
     from torch import nn
@@ -150,7 +151,7 @@ def _steps_shown() -> Iterator[None]:
             if console.is_terminal:
                 shown.reset(task, description=record.getMessage())
             else:
-                print(record.getMessage(), flush=True)  # stderr is for the one line of a refusal
+                say(record.getMessage())  # stderr is for the one line of a refusal
 
     steps, before = Steps(), logger.level
     logger.setLevel(logging.INFO)
@@ -183,14 +184,14 @@ def _print_report(report: ExportReport, given: NetworkInput, trained: bool) -> N
     opset = f" opset {config.opset}" if config.to == "onnx" else ""
     dtype = str(config.input_dtype).removeprefix("torch.")
     mib = report.path.stat().st_size / _MIB
-    print(f"{report.path}: {config.to}{opset}, FFT backend {config.fft_backend}, {mib:.1f} MiB")
-    print(f"{given.task}: {given.name} {size} {dtype} -> {given.output_name}")
+    say(f"{report.path}: {config.to}{opset}, FFT backend {config.fft_backend}, {mib:.1f} MiB")
+    say(f"{given.task}: {given.name} {size} {dtype} -> {given.output_name}")
     if not trained:
-        print("weights: random, norms measured on random input")
+        say("weights: random, norms measured on random input")
     if report.operators:
-        print("operators: " + ", ".join(f"{name} {count}" for name, count in report.operators.items()))
+        say("operators: " + ", ".join(f"{name} {count}" for name, count in report.operators.items()))
     if not report.differences:
-        print("not checked")
+        say("not checked")
         return
     rows = [(found.input, f"{found.absolute:.2e}", f"{found.relative:.2e}") for found in report.differences]
     print_table(

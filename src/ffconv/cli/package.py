@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ffconv.cli.checkpoints import checkpoint_file
 from ffconv.errors import require
+from ffconv.wording import say
 
 if TYPE_CHECKING:
     from ffconv.cli.parser import CommandParser
@@ -47,6 +48,6 @@ def run(arguments: Any) -> None:
     network, about = open_for_hub(path)
     about = dataclasses.replace(about, license=arguments.license)
     save_pretrained(network, folder, about, name=arguments.push)
-    print(f"{folder} holds the package: ffconv.from_pretrained({str(folder)!r}) reads it")
+    say(f"{folder} holds the package: ffconv.from_pretrained({str(folder)!r}) reads it")
     if arguments.push:
-        print(upload(folder, arguments.push, private=arguments.private))
+        say(upload(folder, arguments.push, private=arguments.private))

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from ffconv.cli.checkpoints import checkpoint_file
 from ffconv.cli.parser import CommandParser
+from ffconv.cli.progress import announced
 from ffconv.errors import InputError, require
+from ffconv.wording import say
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -32,8 +34,10 @@ def run(arguments: Any) -> None:
 
     draw = {"receptive-field": _receptive_field, "spectrum": _spectrum, "curves": _curves}[arguments.picture]
     options = arguments[arguments.picture]
-    write_atomically(options.output, draw(options))
-    print(options.output)
+    with announced(f"computing the {arguments.picture}"):
+        picture = draw(options)
+    write_atomically(options.output, picture)
+    say(str(options.output))
 
 
 def _receptive_field_parser() -> CommandParser:
@@ -122,18 +126,16 @@ def _curves(options: Any) -> bytes:
 
 def _metrics(run: Path) -> list[dict[str, float]]:
     """The rows of a run's metrics.csv."""
+    from ffconv.files import read_text
     from ffconv.training.folder import METRICS
 
+    require((run / METRICS).exists(), f"{run} is no run folder with a finished epoch: it has no {METRICS}")
+    lines = read_text(run / METRICS).splitlines()
     try:
-        with (run / METRICS).open(newline="") as file:
-            rows = [
-                {column: float(text) for column, text in row.items() if text} for row in csv.DictReader(file)
-            ]
-    except OSError as error:
-        raise InputError(
-            f"{run} is no run folder with a finished epoch: {METRICS}: {error.strerror}"
-        ) from error
-    except (ValueError, TypeError) as error:
+        rows = [
+            {column: float(text) for column, text in row.items() if text} for row in csv.DictReader(lines)
+        ]
+    except (ValueError, TypeError, csv.Error) as error:
         raise InputError(f"{run / METRICS} is damaged: {error}") from error
     require(bool(rows), f"{run / METRICS} has no row yet")
     return rows

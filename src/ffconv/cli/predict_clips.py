@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +13,8 @@ from ffconv.cli.main import INPUT_ERROR
 from ffconv.cli.parser import CommandParser, from_plain
 from ffconv.cli.progress import shown
 from ffconv.errors import require
-from ffconv.files import make_folder
+from ffconv.files import make_folder, output_names
+from ffconv.wording import say
 
 if TYPE_CHECKING:
     from ffconv.data.video_config import VideoDataConfig
@@ -59,6 +59,7 @@ def run(arguments: Any) -> int:
     classifier = load_classifier(checkpoint_file(arguments.checkpoint), task="action")
     data: VideoDataConfig = from_plain(VideoDataConfig, classifier.data, section="data")
     files = MediaFiles(arguments.videos, VIDEOS)
+    targets = None if arguments.output is None else _targets(files.files, arguments.videos, arguments.output)
     prepare = PrepareViews(data.clip, views.clips, data.decoder)
     batches = eval_batches(files, prepare, spec=LoaderSpec(1, workers=arguments.workers, on_error="skip"))
     accelerator = start_accelerator(LoopConfig(device=arguments.device))
@@ -74,10 +75,10 @@ def run(arguments: Any) -> int:
             ]
             records.append(_record(files.files[video.index], named, video.spans.tolist()))
     _print(records, arguments.format)
-    if arguments.output is not None:
-        _draw(records, arguments.videos, arguments.output, data)
+    if targets is not None:
+        _draw(records, targets, data)
     for sample in batches.skipped:
-        print(f"ffconv: {sample.name}: {sample.reason}", file=sys.stderr)
+        say(f"ffconv: {sample.name}: {sample.reason}", file=sys.stderr)
     return INPUT_ERROR if batches.skipped else 0
 
 
@@ -94,10 +95,10 @@ def _record(file: Path, named: Sequence[Any], spans: Sequence[Sequence[float]]) 
 
 
 def _print(records: Sequence[dict[str, Any]], form: str) -> None:
-    from ffconv.analysis.tables import Table, print_table
+    from ffconv.analysis.tables import Table, dump, print_table
 
     if form == "json":
-        print(json.dumps(records, indent=2))
+        sys.stdout.write(dump(records, "json"))
         return
     rows = []
     for record in records:
@@ -114,24 +115,39 @@ def _seconds(clip: dict[str, Any]) -> str:
     return f"{clip['start']:.2f} to {clip['end']:.2f}"
 
 
-def _draw(records: Sequence[dict[str, Any]], videos: Path, output: Path, data: VideoDataConfig) -> None:
-    """Writes each video with its label, and that of the clip nearest to the moment, drawn on it."""
+def _targets(files: Sequence[Path], videos: Path, output: Path) -> dict[str, Path]:
+    """Return the file to write for each video.
+
+    Raises:
+        InputError: if it would be the video itself, or that of two videos.
+    """
+    if not videos.is_dir():
+        targets = {str(file): output for file in files}
+    else:
+        names = output_names([file.relative_to(videos).as_posix() for file in files], ".mp4")
+        targets = {str(file): output / name for file, name in zip(files, names, strict=True)}
+    for file, target in targets.items():
+        require(target.resolve() != Path(file).resolve(), f"output={target} must not be the video itself")
+    return targets
+
+
+def _draw(records: Sequence[dict[str, Any]], targets: Mapping[str, Path], data: VideoDataConfig) -> None:
+    """Write each video with its label, and that of the clip nearest to the moment, drawn on it."""
     from ffconv.data.samples import UnreadableSample
     from ffconv.data.video_writing import video_writer, with_caption
     from ffconv.data.videos import VideoFile
 
     for record in records:
         file = Path(record["video"])
-        target = (output / file.relative_to(videos)).with_suffix(".mp4") if videos.is_dir() else output
-        require(target.resolve() != file.resolve(), f"output={target} must not be the video itself")
+        target = targets[record["video"]]
         make_folder(target.parent)
         try:
             video = VideoFile(str(file), file)
             with video.open(data.decoder) as opened, video_writer(target, opened.rate) as writer:
-                for number, picture in enumerate(opened.frames()):
-                    writer.write(with_caption(picture, _caption(record, number / opened.rate)))
+                for seconds, picture in opened.frames():
+                    writer.write(with_caption(picture, _caption(record, seconds)), seconds)
         except UnreadableSample as error:
-            print(f"ffconv: {error}", file=sys.stderr)
+            say(f"ffconv: {error}", file=sys.stderr)
 
 
 def _caption(record: dict[str, Any], time: float) -> tuple[str, str]:

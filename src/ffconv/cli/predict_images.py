@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from ffconv.cli.main import INPUT_ERROR
 from ffconv.cli.parser import CommandParser, from_plain
 from ffconv.cli.progress import shown
 from ffconv.errors import require
+from ffconv.wording import say
 
 if TYPE_CHECKING:
     import torch
@@ -59,7 +59,7 @@ def run(arguments: Any) -> int:
     ]
     _print(records, arguments.format)
     for sample in batches.skipped:
-        print(f"ffconv: {sample.name}: {sample.reason}", file=sys.stderr)
+        say(f"ffconv: {sample.name}: {sample.reason}", file=sys.stderr)
     return INPUT_ERROR if batches.skipped else 0
 
 
@@ -78,10 +78,10 @@ def _predict(
 
 
 def _print(records: list[dict[str, Any]], form: str) -> None:
-    from ffconv.analysis.tables import Table, print_table
+    from ffconv.analysis.tables import Table, dump, print_table
 
     if form == "json":
-        print(json.dumps(records, indent=2))
+        sys.stdout.write(dump(records, "json"))
         return
     rows = [
         (record["image"] if rank == 0 else "", found["name"], f"{100 * found['probability']:.2f}")

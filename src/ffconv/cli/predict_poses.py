@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +14,9 @@ from ffconv.cli.main import INPUT_ERROR
 from ffconv.cli.parser import CommandParser, from_plain
 from ffconv.cli.progress import shown
 from ffconv.errors import require
-from ffconv.files import make_folder, write_atomically
+from ffconv.files import make_folder, output_names, write_atomically
 from ffconv.pictures import encoded
-from ffconv.wording import counted
+from ffconv.wording import counted, say
 
 if TYPE_CHECKING:
     import torch
@@ -35,9 +36,9 @@ def add_arguments(parser: CommandParser, task: str) -> None:
         "--boxes",
         type=str,
         default="detector",
-        help="where persons are: 'detector' (torchvision's), 'whole' (the whole picture), or a COCO file of"
-        " annotations or results, whose image_id is the number that is the image's name, else its place"
-        " from 1, or the frame's from 0",
+        help="boxes of the persons: 'detector' (torchvision's), 'whole' (the whole picture), or a COCO file"
+        " of annotations, found by file_name, or of results, whose image_id is the number in the image's"
+        " name, else its place from 1, or the frame's from 0",
     )
     parser.add_argument(
         "--detector", type=Path | None, default=None, help="weights of torchvision's Faster R-CNN (default:"
@@ -68,8 +69,8 @@ def run(arguments: Any) -> int:
     else:
         done, skipped = _images(path, record, arguments.output)
     for message in skipped:
-        print(f"ffconv: {message}", file=sys.stderr)
-    print(f"{done}; the pictures and keypoints.json are in {arguments.output}")
+        say(f"ffconv: {message}", file=sys.stderr)
+    say(f"{done}; the pictures and keypoints.json are in {arguments.output}")
     return INPUT_ERROR if skipped else 0
 
 
@@ -110,6 +111,13 @@ class _Record:
         self._images: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
 
+    def check(self, names: Sequence[str], folder: Path) -> None:
+        """Check before the work that boxes of a file belong to one picture each."""
+        from ffconv.tasks.person_boxes import BoxFile
+
+        if isinstance(self._find, BoxFile):
+            self._find.check(names, folder)
+
     def add(self, picture: Picture) -> Image.Image:
         """The picture with its persons drawn."""
         persons = self._predictor(picture.image, self._find(picture))
@@ -137,19 +145,21 @@ def _images(path: Path, record: _Record, output: Path) -> tuple[str, list[str]]:
     from ffconv.tasks.person_boxes import Picture, image_numbers
 
     files = ImageFiles(path).files
-    names = [file.name if path.is_file() else file.relative_to(path).as_posix() for file in files]
+    folder = (path.parent if path.is_file() else path).absolute()
+    names = [file.absolute().relative_to(folder).as_posix() for file in files]
+    outputs = output_names(names, ".png", kept=_FORMATS)
+    record.check(names, folder)
     skipped: list[str] = []
-    numbered = zip(names, image_numbers(names), files, strict=True)
-    for name, number, file in shown(numbered, "predicting", total=len(files)):
+    numbered = list(zip(names, image_numbers(names), files, outputs, strict=True))
+    for name, number, file, written in shown(numbered, "predicting", total=len(files)):
         try:
-            picture = Picture(name, number, read_image(file))
+            picture = Picture(name, number, read_image(file), folder)
         except UnreadableSample as error:
             skipped.append(str(error))
             continue
-        form = _FORMATS.get(file.suffix.lower())
-        target = output / (name if form else f"{name}.png")
+        target = output / written
         _prepare(target, source=file)
-        write_atomically(target, encoded(record.add(picture), form or "PNG"))
+        write_atomically(target, encoded(record.add(picture), _FORMATS[target.suffix.lower()]))
     return record.write(output, "image"), skipped
 
 
@@ -162,13 +172,14 @@ def _video(path: Path, record: _Record, output: Path) -> str:
     from ffconv.data.video_writing import video_writer
     from ffconv.tasks.person_boxes import Picture
 
-    target = output / f"{path.stem}.mp4"
+    target = output / output_names([path.name], ".mp4")[0]
     _prepare(target, source=path)
     with open_with_pyav(path, str(path)) as video, video_writer(target, video.rate) as writer:
         frames = shown(video.frames(), "predicting", total=round(video.seconds * video.rate))
-        for number, frame in enumerate(frames):
-            picture = Picture(f"{path.name}#{number:06d}", number, Image.fromarray(frame))
-            writer.write(np.asarray(record.add(picture)))
+        for number, (seconds, frame) in enumerate(frames):
+            name = f"{path.name}#{number:06d}"
+            picture = Picture(name, number, Image.fromarray(frame), path.parent.absolute())
+            writer.write(np.asarray(record.add(picture)), seconds)
     return f"{record.write(output, 'frame')} of {target}"
 
 

@@ -1,15 +1,24 @@
-"""What a person sees at a terminal while a command is at work."""
+"""Progress of a command: a bar at a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
+import sys
+import threading
+import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
+
+from ffconv.wording import say
 
 Item = TypeVar("Item")
 
+_SILENT_SECONDS = 2.0  # without a word
+_PLAIN_SECONDS = 15.0  # between two lines
+
 
 def shown(items: Iterable[Item], what: str, *, total: int) -> Iterator[Item]:
-    """The items, with a bar on stderr as long as they last; none for a single item, nor off a terminal.
+    """Yield the items, with a bar on stderr; off a terminal with lines where they take more than two seconds.
 
     Args:
         items: what is worked on.
@@ -20,5 +29,27 @@ def shown(items: Iterable[Item], what: str, *, total: int) -> Iterator[Item]:
     from rich.progress import track
 
     console = Console(stderr=True)
-    unseen = not console.is_terminal or total == 1
-    yield from track(items, what, total=total, console=console, transient=True, disable=unseen)
+    if console.is_terminal:
+        yield from track(items, what, total=total, console=console, transient=True, disable=total == 1)
+        return
+    last, wait = time.perf_counter(), _SILENT_SECONDS
+    for done, item in enumerate(items, start=1):
+        yield item
+        if time.perf_counter() - last > wait and done < total:
+            last, wait = time.perf_counter(), _PLAIN_SECONDS
+            say(f"{what}: {done} of {total}", file=sys.stderr)
+
+
+@contextmanager
+def announced(what: str) -> Iterator[None]:
+    """Print a line on stderr where the block takes more than two seconds.
+
+    Not for blocks that start processes: a thread waits meanwhile.
+    """
+    timer = threading.Timer(_SILENT_SECONDS, say, (f"{what} ...", sys.stderr))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

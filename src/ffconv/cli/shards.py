@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ffconv.errors import InputError, require
-from ffconv.wording import counted
+from ffconv.wording import counted, say
 
 if TYPE_CHECKING:
     from ffconv.cli.parser import CommandParser
@@ -35,10 +35,12 @@ def run(arguments: Any) -> None:
     from ffconv.data.clips import read_whole
     from ffconv.data.images import IMAGES
     from ffconv.data.media import MediaFolder
+    from ffconv.data.shard_index import require_webdataset
     from ffconv.data.shard_writing import require_unused, write_shards
     from ffconv.data.verify import number_only, refuse_unreadable, verify
     from ffconv.data.videos import VIDEOS
 
+    require_webdataset()  # before every file is read
     require(arguments.workers >= 0, f"workers={arguments.workers} must not be negative")
     splits = [name for name in SPLITS if (arguments.source / name).is_dir()]
     media, read = {"image": (IMAGES, number_only), "video": (VIDEOS, read_whole)}[arguments.kind]
@@ -63,4 +65,4 @@ def run(arguments: Any) -> None:
             raise InputError(f"{error.filename or folder}: {error.strerror}") from error
         files = sum(shard.nsamples for shard in index.shards)
         classes = counted(len(index.classes), "class")
-        print(f"{folder}: {counted(files, media.noun)} of {classes} in {counted(len(index.shards), 'shard')}")
+        say(f"{folder}: {counted(files, media.noun)} of {classes} in {counted(len(index.shards), 'shard')}")

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 from ffconv.cli.parser import CommandParser
 from ffconv.cli.recipes import parse_over_recipe, take_recipes
 from ffconv.training.config import TrainingConfig, plain
+from ffconv.wording import say
 
 if TYPE_CHECKING:
     from ffconv.training.loop import Outcome
 
 HELP = "Train a network by a recipe, or go on with a stopped run (--resume auto)."
+PARALLEL = True
 
 
 def parse(parser: CommandParser, argv: Sequence[str]) -> Any:
@@ -51,22 +53,24 @@ def run(arguments: Any) -> int:
     if os.environ.get("RANK", "0") != "0":
         return outcome.exit_code
     if outcome.stopped_by is None:
-        print(f"finished: {training.output}/{BEST} holds the best weights")
+        say(f"finished: {training.output}/{BEST} holds the best weights")
     else:
         name = signal.Signals(outcome.stopped_by).name
-        print(
+        say(
             f"stopped by {name} after step {outcome.step}, saved: the same command with --resume auto goes on"
         )
     return outcome.exit_code
 
 
-def train(task: str, training: TrainingConfig, config: Any) -> Outcome:
-    """One run of a task with its configuration."""
+def train(task: str, training: TrainingConfig, config: Any, *, later_runs: int = 0) -> Outcome:
+    """Train one run of a task; ``later_runs`` of the same length follow it."""
     from ffconv.tasks import task_kind
     from ffconv.training.run import train_run
 
     record = {"task": task, **plain(training), **plain(config)}
-    return train_run(lambda share: task_kind(task).task(config, share), training, record=record)
+    return train_run(
+        lambda share: task_kind(task).task(config, share), training, record=record, later_runs=later_runs
+    )
 
 
 def configs(arguments: Any) -> tuple[TrainingConfig, Any]:

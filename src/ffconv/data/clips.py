@@ -36,7 +36,7 @@ class Timing(NamedTuple):
     def times(self, start: float, frames: int) -> list[float]:
         """The seconds of a clip's frames; a video that is too short begins again."""
         moments = [start + number * self.step for number in range(frames)]
-        # Half a frame early, since a moment counts as the frame nearest to it.
+        # Half a frame early, since the length of a file may be rounded.
         return [
             moment - self.seconds * math.floor((moment + self.frame / 2) / self.seconds) for moment in moments
         ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -36,9 +36,10 @@ class Annotation:
         image_id: its image.
         box: (4,) left, top, width, height in pixels, as the file says.
         keypoints: (K, 2) x, y in pixels.
-        visibility: (K,) 0 not labelled, 1 labelled but hidden, 2 visible.
+        visibility: (K,) a keypoint above 0 is labelled: 1 hidden, 2 visible, or a score as in pseudo-labels.
         area: of its segment, in pixels.
         crowd: whether it stands for many objects that nobody is expected to tell apart.
+        num_keypoints: labelled keypoints by the file; an annotation with 0 is ignored in evaluation.
     """
 
     image_id: int
@@ -47,6 +48,7 @@ class Annotation:
     visibility: np.ndarray
     area: float
     crowd: bool
+    num_keypoints: int
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,17 @@ class Detection:
 
 @dataclass(frozen=True)
 class KeypointFile:
-    """What an annotation file says of the one category whose keypoints are used."""
+    """Images and annotations of the one category whose keypoints are used.
+
+    Args:
+        path: the file.
+        category_id: ``id`` of the category.
+        category_name: its name.
+        keypoint_set: its keypoints.
+        images: by their ids.
+        annotations: those of these images.
+        unlisted: number of annotations of other images, which the file does not list.
+    """
 
     path: Path
     category_id: int
@@ -68,15 +80,18 @@ class KeypointFile:
     keypoint_set: KeypointSet
     images: dict[int, ImageEntry]
     annotations: tuple[Annotation, ...]
+    unlisted: int = 0
 
 
 def read_annotations(
     path: str | Path, config: KeypointConfig | None = None, *, category: str = ""
 ) -> KeypointFile:
-    """Reads and checks an annotation file.
+    """Read and check an annotation file.
 
-    Missing entries are filled in: ``iscrowd`` 0, ``area`` .53 of the box, no ``annotations`` (as in files of
-    a test set) none, a crowd's ``keypoints`` unlabelled.
+    Missing entries are filled in: ``iscrowd`` 0, ``area`` .53 of the box, ``num_keypoints`` the number of
+    keypoints with a visibility above 0, no ``annotations`` (as in files of a test set) none. An annotation
+    that COCO's evaluation ignores, a crowd or one without a labelled keypoint, needs neither keypoints nor a
+    box inside its image; one of an image that is not listed is counted and left out.
 
     Args:
         path: the file.
@@ -85,8 +100,9 @@ def read_annotations(
 
     Raises:
         InputError: naming the file and the first entry at fault: for a file that is missing, not JSON, not in
-            COCO's format or without keypoints, for coordinates that are not finite, for a number of keypoints
-            that is not the category's, for a box wholly outside its image, for two images of one id.
+            COCO's format or without keypoints, for two images of one id, and for an annotation with labelled
+            keypoints if coordinates are not finite, the number of keypoints is not the category's, or its box
+            lies wholly outside its image.
     """
     path, config = Path(path), config or KeypointConfig()
     content = read_json(path)
@@ -99,17 +115,22 @@ def read_annotations(
         with _named(name):
             size, number = (int(entry["width"]), int(entry["height"])), int(entry["id"])
             require(number not in images, f"{name}: another image has the same id")
-            images[number] = ImageEntry(str(entry["file_name"]), *size)
+            images[number] = ImageEntry(_inside(str(entry["file_name"]), name), *size)
     annotations: list[Annotation] = []
+    unlisted = 0
     for entry in _entries(content, "annotations", path) if "annotations" in content else ():
         name = f"{path}: annotation {_id(entry)}"
         with _named(name):
-            if entry["category_id"] == chosen["id"]:
-                annotations.append(_annotation(entry, len(keypoint_set), name))
+            if entry["category_id"] != chosen["id"]:
+                continue
+            if int(entry["image_id"]) not in images:
+                unlisted += 1
+                continue
+            annotations.append(_annotation(entry, len(keypoint_set), name))
+            if (annotations[-1].visibility > 0).any() and not annotations[-1].crowd:
                 _require_inside(annotations[-1], images, name)
-    return KeypointFile(
-        path, int(chosen["id"]), str(chosen.get("name", "")), keypoint_set, images, tuple(annotations)
-    )
+    name = str(chosen.get("name", ""))
+    return KeypointFile(path, int(chosen["id"]), name, keypoint_set, images, tuple(annotations), unlisted)
 
 
 def read_detections(path: str | Path, file: KeypointFile, threshold: float = 0.0) -> list[Detection]:
@@ -166,17 +187,47 @@ def _category(entries: list[Any], config: KeypointConfig, wanted: str, path: Pat
 
 
 def _annotation(entry: Mapping[str, Any], count: int, name: str) -> Annotation:
-    box = finite_numbers(entry["bbox"], 4, name, "bbox")
     crowd = bool(entry.get("iscrowd", 0))
-    given = entry["keypoints"] if not crowd else entry.get("keypoints") or [0] * (3 * count)
-    triples = finite_numbers(given, 3 * count, name, "keypoints").reshape(count, 3)
-    area = finite_numbers([entry.get("area", AREA_OF_BOX * box[2] * box[3])], 1, name, "area")
-    visibility = triples[:, 2].astype(np.int8)
-    return Annotation(int(entry["image_id"]), box, triples[:, :2], visibility, float(area[0]), crowd)
+    given = entry.get("keypoints") or []
+    stated = int(entry["num_keypoints"]) if entry.get("num_keypoints") is not None else None
+    optional = crowd or not stated  # keypoints of crowds, and of objects without labelled ones
+    triples = _triples([0] * (3 * count) if optional and not given else given, count, name)
+    labelled = int((triples[:, 2] > 0).sum())
+    if crowd or not (labelled or stated):
+        box = _numbers_or_zeros(entry.get("bbox"), 4)
+        area = _numbers_or_zeros([entry.get("area", AREA_OF_BOX * box[2] * box[3])], 1)
+    else:
+        box = finite_numbers(entry["bbox"], 4, name, "bbox")
+        area = finite_numbers([entry.get("area", AREA_OF_BOX * box[2] * box[3])], 1, name, "area")
+    return Annotation(
+        image_id=int(entry["image_id"]),
+        box=box,
+        keypoints=triples[:, :2],
+        visibility=triples[:, 2],
+        area=float(area[0]),
+        crowd=crowd,
+        num_keypoints=labelled if stated is None else stated,
+    )
+
+
+def _triples(given: Any, count: int, name: str) -> np.ndarray:
+    """Return (K, 3) x, y, visibility; coordinates of unlabelled keypoints that are not finite become 0."""
+    numbers = np.array(given, dtype=np.float64)
+    if numbers.shape == (3 * count,):
+        triples = numbers.reshape(count, 3)
+        triples[triples[:, 2] <= 0, :2] = np.nan_to_num(triples[triples[:, 2] <= 0, :2], posinf=0, neginf=0)
+    return finite_numbers(numbers, 3 * count, name, "keypoints").reshape(count, 3)
+
+
+def _numbers_or_zeros(values: Any, count: int) -> np.ndarray:
+    try:
+        return finite_numbers(values, count, "", "")
+    except (TypeError, ValueError):
+        return np.zeros(count)
 
 
 def finite_numbers(values: Any, count: int, name: str, what: str) -> np.ndarray:
-    """A file's numbers as (count,) float64.
+    """Return a file's numbers as (count,) float64.
 
     Args:
         values: what the file holds.
@@ -207,6 +258,16 @@ def _require_inside(found: Annotation | Detection, images: Mapping[int, ImageEnt
     overlaps = left < image.width and top < image.height and left + width >= 0 and top + height >= 0
     box = ", ".join(f"{side:g}" for side in found.box)
     require(overlaps, f"{name}: bbox [{box}] lies outside its image of {image.width} x {image.height} pixels")
+
+
+def _inside(file_name: str, name: str) -> str:
+    """Return a path below the folder of images; one that leaves it is refused."""
+    path = PurePosixPath(file_name.replace("\\", "/"))
+    require(
+        not path.is_absolute() and ".." not in path.parts and "\0" not in file_name,
+        f"{name}: file_name={file_name!r} must be a path below the folder of images",
+    )
+    return file_name
 
 
 def _id(entry: Any) -> Any:

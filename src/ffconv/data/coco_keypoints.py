@@ -15,6 +15,7 @@ from ffconv.data.coco_format import ImageEntry, KeypointFile, read_annotations, 
 from ffconv.data.decoding import read_image
 from ffconv.data.keypoint_sets import KeypointConfig
 from ffconv.data.pose_samples import (
+    UNLISTED,
     Person,
     PersonSamples,
     PersonSource,
@@ -56,7 +57,8 @@ class CocoKeypoints(PersonSamples):
         file = read_annotations(annotations, keypoints, category=category)
         if detections:
             boxes = read_detections(detections, file, detection_threshold)
-            persons, left_out = detected_persons(boxes, len(file.keypoint_set)), {}
+            persons = detected_persons(boxes, len(file.keypoint_set))
+            left_out = {UNLISTED: file.unlisted}
         else:
             persons, left_out = annotated_persons(file)
         images = CocoImages(Path(folder), file.images, persons)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, get_args
 
 from ffconv.data.embedded import Digits, FarMarks, Split
-from ffconv.data.images import IMAGES, ImageFiles, ImageFolder
+from ffconv.data.images import IMAGES, ImageFiles, ImageFolder, UnsplitImageFiles
 from ffconv.data.loading import Source
 from ffconv.data.sources import FilesConfig, has_shards, open_shards
 from ffconv.data.textures import Textures
@@ -51,7 +52,7 @@ def open_samples(config: DataConfig, split: Split, *, labelled: bool = True) -> 
         config: where they are.
         split: which of them.
         labelled: whether a folder must be one of class folders; otherwise every image below it counts, and
-            has no label.
+            has no label; of a folder without splits every tenth image is for validation.
 
     Raises:
         InputError: where the data is missing, empty or broken, or ``path`` is not given.
@@ -66,5 +67,15 @@ def open_samples(config: DataConfig, split: Split, *, labelled: bool = True) -> 
             return Textures(split, size=size)
     location = config.location(split)
     if config.format == "folder" or (config.format == "auto" and not has_shards(location)):
-        return ImageFolder(location) if labelled else ImageFiles(location)
+        if labelled:
+            return ImageFolder(location)
+        return UnsplitImageFiles(config.path, split) if _is_unsplit(config) else ImageFiles(location)
     return open_shards(config, split, IMAGES)
+
+
+def _is_unsplit(config: DataConfig) -> bool:
+    """Return True for a folder that holds neither split under its usual name."""
+    names = (DataConfig.train, DataConfig.val)
+    folder = Path(config.path)
+    usual = (config.train, config.val) == names
+    return usual and folder.is_dir() and not any((folder / name).exists() for name in names)

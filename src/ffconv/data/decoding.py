@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ffconv.data.samples import UnreadableSample
+from ffconv.errors import InputError
+from ffconv.files import read_file, require_regular
+
+#: Size up to which an encoded sample is read into memory.
+MAX_FILE_BYTES = 2**31
+
+Result = TypeVar("Result")
 
 #: Pillow knows more, some of which run other programs (EPS) or hold no picture.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -32,20 +40,34 @@ def read_image(path: Path, *, upright: bool = True) -> Image.Image:
     return decode_image(read_bytes(path), str(path), upright=upright)
 
 
-def read_bytes(path: Path) -> bytes:
-    """A file's content.
+def sample_size(path: Path, name: str) -> int:
+    """Return the size in bytes of a sample's file.
 
     Raises:
-        UnreadableSample: where the file is missing or may not be read.
+        UnreadableSample: If the file is missing, or not a regular one.
     """
     try:
-        return path.read_bytes()
+        return require_regular(path).st_size
     except OSError as error:
-        raise UnreadableSample(str(path), error.strerror or str(error)) from error
+        raise UnreadableSample(name, error.strerror or str(error)) from error
+    except InputError as error:
+        raise UnreadableSample(name, str(error).removeprefix(f"{path}: ")) from error
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a sample's file.
+
+    Raises:
+        UnreadableSample: If the file is missing, may not be read, is not a regular one, or above 2 GiB.
+    """
+    try:
+        return read_file(path, limit=MAX_FILE_BYTES)
+    except InputError as error:
+        raise UnreadableSample(str(path), str(error).removeprefix(f"{path}: ")) from error
 
 
 def decode_image(content: bytes, name: str, *, upright: bool = True) -> Image.Image:
-    """Decodes an image of any mode to RGB.
+    """Decode an image of any mode to RGB.
 
     Transparent pixels are laid over white. 16-bit grey is scaled to 8 bit (65535 becomes 255). Of several
     frames the first counts. Pillow's warnings are kept from the user, who could do nothing about them.
@@ -59,6 +81,21 @@ def decode_image(content: bytes, name: str, *, upright: bool = True) -> Image.Im
         UnreadableSample: for an empty, truncated or foreign file, for floating point pixels, and for more
             pixels than ``PIL.Image.MAX_IMAGE_PIXELS``, which are taken for a decompression bomb.
     """
+
+    def convert(image: Image.Image) -> Image.Image:
+        return to_rgb(turn_upright(image) if upright else image)
+
+    return decode_with(content, name, convert)
+
+
+def decode_with(content: bytes, name: str, use: Callable[[Image.Image], Result]) -> Result:
+    """Decode an image and return what a function makes of it; raises ``UnreadableSample`` as `decode_image`.
+
+    Args:
+        content: The encoded file.
+        name: What the file is called in an error.
+        use: Takes the image as Pillow reads it, before it is closed.
+    """
     if not content:
         raise UnreadableSample(name, "is empty (0 bytes)")
     try:
@@ -67,7 +104,9 @@ def decode_image(content: bytes, name: str, *, upright: bool = True) -> Image.Im
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
                 image.load()
-                return _to_rgb(_upright(image) if upright else image)
+                return use(image)
+    except UnreadableSample:
+        raise
     except UnidentifiedImageError:
         raise UnreadableSample(name, "is no image in a known format") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
@@ -78,8 +117,8 @@ def decode_image(content: bytes, name: str, *, upright: bool = True) -> Image.Im
         raise UnreadableSample(name, f"cannot be decoded: {error or type(error).__name__}") from error
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """Turns an image by its EXIF orientation (``ImageOps.exif_transpose`` fails on other, unusual tags)."""
+def turn_upright(image: Image.Image) -> Image.Image:
+    """Turn an image by its EXIF orientation (``ImageOps.exif_transpose`` fails on other, unusual tags)."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # broken metadata says nothing, and the pixels are already read
@@ -88,7 +127,8 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert an image of any mode to RGB, as `decode_image` says."""
     if image.mode == "F":
         raise ValueError("floating point pixels have no defined range")
     if image.mode.startswith("I"):

@@ -114,6 +114,7 @@ def _annotations(split: Split, number: int) -> list[Annotation]:
                 visibility=visibility,
                 area=float(alone.sum()),
                 crowd=False,
+                num_keypoints=int(np.count_nonzero(visibility)),
             )
         )
     return found

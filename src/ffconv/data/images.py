@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ffconv.data.decoding import decode_image, read_image
+from ffconv.data.embedded import Split
 from ffconv.data.media import Media, MediaFiles, MediaFolder
+from ffconv.errors import require
 
 IMAGE_EXTENSIONS = (
     ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
@@ -35,3 +37,21 @@ class ImageFiles(MediaFiles):
 
     def __init__(self, path: str | Path) -> None:
         super().__init__(path, IMAGES)
+
+
+class UnsplitImageFiles(ImageFiles):
+    """The images below a folder without splits: every tenth by name validates, the others train.
+
+    Raises:
+        InputError: As ``MediaFiles`` does, and for a single image.
+    """
+
+    def __init__(self, path: str | Path, split: Split) -> None:
+        super().__init__(path)
+        require(
+            len(self.files) > 1,
+            f"{path}: holds 1 image, which cannot be split: training and validation need 2",
+        )
+        self.files = [
+            file for number, file in enumerate(self.files) if (number % 10 == 0) == (split == "val")
+        ]

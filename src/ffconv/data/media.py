@@ -148,14 +148,25 @@ def named_os_errors() -> Iterator[None]:
         raise InputError(f"{error.filename}: {error.strerror}") from error
 
 
-def files_below(folder: Path | str, media: Media) -> Iterator[str]:
-    """The paths of all such files below a folder, hidden ones left out."""
+def files_below(folder: Path | str, media: Media, above: tuple[str, ...] = ()) -> Iterator[str]:
+    """Yield the paths of all such files below a folder, hidden ones left out.
+
+    Args:
+        folder: where to begin.
+        media: which files.
+        above: the folders that it was reached through, without links.
+
+    Raises:
+        InputError: For a link to a folder above it: the paths would never end.
+    """
+    real = os.path.realpath(folder)
+    require(real not in above, f"{folder}: is a link to a folder above it")
     with os.scandir(folder) as entries:
         for entry in entries:
             if _hidden(entry):
                 continue
             if entry.is_dir():
-                yield from files_below(entry.path, media)
+                yield from files_below(entry.path, media, (*above, real))
             elif entry.name.lower().endswith(media.extensions):
                 yield entry.path
 

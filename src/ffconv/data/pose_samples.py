@@ -15,6 +15,9 @@ from ffconv.data.coco_format import Annotation, Detection, ImageEntry, KeypointF
 from ffconv.data.keypoint_sets import KeypointSet
 from ffconv.errors import InputError
 
+#: Reason for annotations whose image is missing from the file's list of images.
+UNLISTED = "of unlisted images"
+
 
 @dataclass(frozen=True)
 class Person:
@@ -25,7 +28,7 @@ class Person:
         box: (4,) left, top, width, height in pixels.
         score: of the box; 1 for an annotated one.
         keypoints: (K, 2) x, y in pixels of the image, whose first pixel's centre is (0, 0).
-        visibility: (K,) 0 not labelled, 1 labelled but hidden, 2 visible; 0 throughout for a detected box.
+        visibility: (K,) a keypoint above 0 is labelled; all 0 for a detected box.
     """
 
     image_id: int
@@ -68,8 +71,8 @@ class PersonSamples:
     def __init__(self, persons: Iterable[Person], source: PersonSource) -> None:
         listed = list(persons)
         if not listed:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in source.left_out.items() if count)
-            raise InputError(f"no person can be used: {reasons or 'there are no annotations or boxes'}")
+            reasons = left_out_words(source.left_out) or "there are no annotations or boxes"
+            raise InputError(f"no person can be used: {reasons}")
         self.source = source
         # Few large arrays: counting references to many small objects copies a forked worker's pages.
         self._image_ids = np.array([person.image_id for person in listed])
@@ -131,21 +134,30 @@ class PersonSamples:
         return PersonSamples(persons, PersonSource(**fields))
 
 
+def left_out_words(left_out: Mapping[str, int]) -> str:
+    """Return the counts in words, empty where nothing was left out.
+
+    Example:
+        >>> left_out_words({"crowds": 9, "without keypoints": 124, "degenerate boxes": 0})
+        '9 crowds, 124 without keypoints'
+    """
+    return ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count)
+
+
 def annotated_persons(file: KeypointFile) -> tuple[list[Person], dict[str, int]]:
-    """The annotations that are samples by the protocol of SimpleBaseline, and how many are not, by the
-    reason.
+    """Return the annotations that are samples in SimpleBaseline's protocol, and how many are not, by reason.
 
     Crowds, objects without a labelled keypoint and objects without area are left out. A box is cut to its
     image, and its sides are one pixel shorter than annotated: from the first pixel's centre to the last
     one's.
     """
     persons: list[Person] = []
-    left_out = Counter({"crowds": 0, "without keypoints": 0, "degenerate boxes": 0})
+    left_out = Counter({"crowds": 0, "without keypoints": 0, "degenerate boxes": 0, UNLISTED: file.unlisted})
     for annotation in _by_image(file):
         box = _clean_box(annotation.box, file.images[annotation.image_id])
         if annotation.crowd:
             left_out["crowds"] += 1
-        elif not annotation.visibility.any():
+        elif not (annotation.visibility > 0).any():
             left_out["without keypoints"] += 1
         elif annotation.area <= 0 or box is None:
             left_out["degenerate boxes"] += 1
@@ -175,7 +187,7 @@ def coco_ground_truth(file: KeypointFile) -> dict[str, Any]:
             "area": annotation.area,
             "iscrowd": int(annotation.crowd),
             "keypoints": _triples(annotation),
-            "num_keypoints": int(np.count_nonzero(annotation.visibility)),
+            "num_keypoints": annotation.num_keypoints,
         }
         for number, annotation in enumerate(file.annotations, start=1)
     ]

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import glob
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ffconv.errors import InputError
+from ffconv.errors import InputError, require
 from ffconv.wording import counted
 
 INDEX_NAME = "shards.json"
+
+_NAME = re.compile(r"[\w+-][\w.+-]*(/[\w+-][\w.+-]*)*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -48,14 +51,31 @@ class ShardIndex:
                 Shard(str(shard["url"]), int(shard["nsamples"]), int(shard.get("filesize", 0)))
                 for shard in fields["shardlist"]
             ]
+            if any(shard.nsamples < 0 or shard.filesize < 0 for shard in shards):
+                raise ValueError("a number below 0")
             return cls(tuple(map(str, fields["classes"])), tuple(shards))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except Exception as error:  # foreign content fails anywhere
             raise InputError(f"{where}: is no index of shards ({type(error).__name__}: {error})") from error
 
     def text(self) -> str:
         """The content of ``shards.json``."""
         shards = [asdict(shard) for shard in self.shards]
         return json.dumps({"wids_version": 1, "shardlist": shards, "classes": self.classes}, indent=1)
+
+    def below(self, location: str) -> list[str]:
+        """Return the URLs of the shards in the folder of the index.
+
+        Raises:
+            InputError: For a name that leaves the folder, or has characters with a meaning to a shell: where
+                the location is a command, the name becomes part of it.
+        """
+        for shard in self.shards:
+            require(
+                _NAME.fullmatch(shard.url) is not None,
+                f"{location}/{INDEX_NAME}: shard {shard.url!r} must be a name of letters, digits and ._+-/"
+                " below the folder",
+            )
+        return [f"{location}/{shard.url}" for shard in self.shards]
 
     def of(self, urls: Sequence[str]) -> ShardIndex:
         """The index of some of the shards, in the order of their URLs.

@@ -7,24 +7,30 @@ lies beside the shards it says where each file lies in them; otherwise the tar h
 
 from __future__ import annotations
 
+import io
 import re
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from tarfile import EOFHeaderError, HeaderError, ReadError  # pyright: ignore[reportAttributeAccessIssue]
+from typing import Any, Self
 
 import numpy as np
 
+from ffconv.data.decoding import MAX_FILE_BYTES
 from ffconv.data.images import IMAGES
 from ffconv.data.media import Media
 from ffconv.data.samples import EncodedSample, UnreadableSample
 from ffconv.data.shard_index import INDEX_NAME, Shard, ShardIndex, read_index, require_webdataset
 from ffconv.errors import InputError, require
+from ffconv.files import read_file
 from ffconv.wording import counted
 
 ENTRIES_NAME = "samples.npy"
 ENTRY = np.dtype([("shard", "<i4"), ("label", "<i4"), ("offset", "<i8"), ("size", "<i8")])
 
+_MAX_ATTRIBUTES = 2**20  # bytes of a header's long name and the like
+_MAX_DIGITS = 9  # of a label
 _META = re.compile(r"__[^/]*__($|/)")  # names that webdataset keeps for itself
 
 
@@ -119,22 +125,62 @@ def _scan_shard(file: Path, number: int, media: Media) -> Iterator[tuple[int, in
     from webdataset.tariterators import group_by_keys
 
     try:
-        with tarfile.open(file, "r:") as tar:
-            for fields in group_by_keys(_members(tar, file)):
+        with tarfile.open(file, "r:", tarinfo=StrictTarInfo) as tar:
+            for fields in group_by_keys(_headers(tar, file)):
                 name = f"{file}:{fields['__key__']}"
                 content, label_member = file_and_label(fields, name, media)
                 label = tar.extractfile(label_member)
-                label = parse_label(label.read() if label else b"", name)
+                label = parse_label(label.read(_MAX_DIGITS + 2) if label else b"", name)
                 yield number, label, content.offset_data, content.size
-    except (tarfile.TarError, OSError, EOFError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # damaged bytes fail anywhere in tarfile
         raise InputError(f"{file}: is no complete tar file ({error})") from error
 
 
-def _members(tar: tarfile.TarFile, file: Path) -> Iterator[dict[str, Any]]:
-    """The regular files of a tar as webdataset's grouping takes them, with headers in place of contents."""
+def _headers(tar: tarfile.TarFile, file: Path) -> Iterator[dict[str, Any]]:
+    """Yield files as webdataset's grouping takes them, with headers in place of contents."""
+    for member in tar_members(tar):
+        yield {"fname": member.name, "data": member, "__url__": str(file)}
+
+
+class StrictTarInfo(tarfile.TarInfo):
+    """The headers of a tar file; a damaged or missing one is an error, which tarfile takes for the end."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(tarfile)
+        except EOFHeaderError:  # a block of zeros is the end
+            raise
+        except HeaderError as error:
+            raise ReadError(f"{error} at byte {tarfile.offset}: cut off or damaged") from error
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        header = super().frombuf(buf, encoding, errors)
+        # tarfile reads the names and attributes in these before anyone sees them.
+        if header.type not in (*tarfile.REGULAR_TYPES, tarfile.DIRTYPE) and header.size > _MAX_ATTRIBUTES:
+            raise ReadError(f"{header.size} bytes of attributes")
+        return header
+
+
+def tar_members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Yield the regular files of a tar that was opened with `StrictTarInfo`, up to its mark of the end.
+
+    Raises:
+        tarfile.TarError: If the tar has no such mark, holds data after it, or holds a file that is too large
+            for the memory.
+    """
     for member in tar:
         if member.isreg() and not _META.match(member.name):
-            yield {"fname": member.name, "data": member, "__url__": str(file)}
+            if member.size > MAX_FILE_BYTES or member.issparse():
+                raise ReadError(f"{member.name} has {member.size} bytes, or is stored with holes")
+            yield member
+        tar.members = []  # pyright: ignore[reportAttributeAccessIssue]  else it keeps all headers
+    while block := tar.fileobj.read(2**16):  # pyright: ignore[reportOptionalMemberAccess]
+        if any(block):
+            raise ReadError("data after the mark of its end: joined or damaged")
 
 
 def file_and_label(fields: Mapping[str, Any], name: str, media: Media) -> tuple[Any, Any]:
@@ -158,7 +204,9 @@ def parse_label(content: bytes, name: str) -> int:
         InputError: naming the sample whose label is no class number.
     """
     text = content.strip()
-    require(text.isdigit(), f"{name}: label {content[:20]!r} is not a class number")
+    require(
+        text.isdigit() and len(text) <= _MAX_DIGITS, f"{name}: label {content[:20]!r} is not a class number"
+    )
     return int(text)
 
 
@@ -174,12 +222,27 @@ def _stored_entries(files: Sequence[Path], index: ShardIndex) -> np.ndarray | No
         require(
             size == expected, f"{file}: {size} bytes, but {INDEX_NAME} says {expected}: copied incompletely?"
         )
-    try:
-        entries = np.load(source, allow_pickle=False)
-        numbered = entries["shard"]
-    except (OSError, EOFError, ValueError, IndexError) as error:
-        raise InputError(f"{source}: is no table of samples: delete it, and the shards are read") from error
-    parts = [entries[numbered == number] for number in chosen]
-    for place, part in enumerate(parts):
+    entries = _read_entries(source)
+    parts = [entries[entries["shard"] == number] for number in chosen]
+    for place, (file, part) in enumerate(zip(files, parts, strict=True)):
+        ends = part["offset"] + part["size"]
+        sound = (part["offset"] >= tarfile.BLOCKSIZE) & (part["size"] >= 0) & (ends <= file.stat().st_size)
+        require(
+            bool(sound.all() and (part["label"] >= 0).all()),
+            f"{source}: names samples that lie outside {file}: delete it, and the shards are read",
+        )
         part["shard"] = place
     return np.concatenate(parts)
+
+
+def _read_entries(source: Path) -> np.ndarray:
+    """Return the table in ``samples.npy``, one `ENTRY` a sample."""
+    try:
+        entries = np.load(io.BytesIO(read_file(source)), allow_pickle=False)
+    except InputError:
+        raise
+    except Exception as error:  # a damaged header fails anywhere in numpy
+        raise InputError(f"{source}: is no table of samples: delete it, and the shards are read") from error
+    if not isinstance(entries, np.ndarray) or entries.dtype != ENTRY or entries.ndim != 1:
+        raise InputError(f"{source}: is no table of samples: delete it, and the shards are read")
+    return entries

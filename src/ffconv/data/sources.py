@@ -87,8 +87,7 @@ def open_shards(config: FilesConfig, split: Split, media: Media) -> LocalShards 
     given = config.train_index if split == "train" else config.val_index
     if is_remote(location) and ".tar" not in location:  # a folder, whose index names the shards
         index = read_index(given or f"{location}/{INDEX_NAME}")
-        urls = [f"{location}/{shard.url}" for shard in index.shards]
-        return ShardStream(urls, index, config.shuffle_buffer, media)
+        return ShardStream(index.below(location), index, config.shuffle_buffer, media)
     urls = expand_shards(location)
     if not any(is_remote(url) for url in urls) and all(url.endswith(".tar") for url in urls):
         return LocalShards(urls, media)

@@ -17,11 +17,12 @@ Uncompressed shards on a local disk need none of this: ``LocalShards`` reads the
 
 from __future__ import annotations
 
+import gzip
 import random
 import tarfile
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import count, islice
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch.utils.data import IterableDataset, get_worker_info
@@ -31,9 +32,10 @@ from ffconv.data.images import IMAGES
 from ffconv.data.media import Media
 from ffconv.data.samples import Prepare, SkippedSample, UnreadableSample
 from ffconv.data.seeding import borrowed_randomness, derive_seed, permutation
-from ffconv.data.shard_index import ShardIndex, require_webdataset
-from ffconv.data.shards import file_and_label, parse_label
+from ffconv.data.shard_index import ShardIndex, is_remote, require_webdataset
+from ffconv.data.shards import StrictTarInfo, file_and_label, parse_label, tar_members
 from ffconv.errors import InputError
+from ffconv.files import require_regular
 from ffconv.wording import counted
 
 
@@ -102,22 +104,36 @@ class ShardStream:
 
 
 def _samples_of(url: str) -> Iterator[dict[str, Any]]:
-    """webdataset's samples of one shard: contents by extension."""
+    """Yield webdataset's samples of one shard: contents by extension."""
     from webdataset.gopen import gopen, set_options
-    from webdataset.tariterators import group_by_keys, tar_file_expander
+    from webdataset.tariterators import group_by_keys
 
     try:
-        stream = gopen(url)
+        if not is_remote(url):
+            require_regular(Path(url))
+        stream: Any = gopen(url)
         try:
-            yield from group_by_keys(tar_file_expander([{"url": url, "stream": stream}]))
+            # tarfile would read gzip itself, but compare no check sum.
+            opened = gzip.GzipFile(fileobj=stream) if url.endswith((".gz", ".tgz")) else stream
+            with tarfile.open(fileobj=opened, mode="r|*", tarinfo=StrictTarInfo) as tar:
+                yield from group_by_keys(_contents(tar, url))
         except GeneratorExit:  # whoever reads has enough; a command that is cut off may complain
             set_options(stream, ignore_errors=True)
             raise
         finally:
             stream.close()
-    except (OSError, tarfile.TarError, EOFError, ValueError, zlib.error) as error:
+    except InputError:
+        raise
+    except Exception as error:  # damaged bytes fail anywhere in tarfile and the decompressors
         reason = getattr(error, "strerror", None) or (error.args[0] if error.args else type(error).__name__)
-        raise InputError(f"{url}: cannot be read as a tar file ({reason})") from error
+        raise InputError(f"{url}: is no complete tar file ({reason})") from error
+
+
+def _contents(tar: tarfile.TarFile, url: str) -> Iterator[dict[str, Any]]:
+    """Yield files as webdataset's grouping takes them."""
+    for member in tar_members(tar):
+        file = tar.extractfile(member)
+        yield {"fname": member.name, "data": file.read() if file else b"", "__url__": url}
 
 
 class StreamedBatches(IterableDataset[Fetched]):

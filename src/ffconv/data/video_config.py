@@ -9,12 +9,13 @@ from typing import Literal, get_args
 from ffconv.data.clip_config import ClipConfig, ViewsConfig
 from ffconv.data.embedded import Split
 from ffconv.data.loading import Source
-from ffconv.data.media import MediaFolder, named_os_errors
+from ffconv.data.media import MediaFolder
 from ffconv.data.moving_digits import MovingDigits
 from ffconv.data.samples import some
 from ffconv.data.sources import FilesConfig, has_shards, open_shards
 from ffconv.data.videos import VIDEOS, Decoder, class_names, listed_videos, read_list
 from ffconv.errors import InputError, require
+from ffconv.files import read_text
 
 VideoFormat = Literal["auto", "folder", "list", "webdataset", "moving_digits"]
 
@@ -87,8 +88,7 @@ def _classes(config: VideoDataConfig) -> tuple[str, ...]:
     """The named classes, or those that the lists of both splits have together, as far as they are there."""
     folder = Path(config.path)
     if config.classes:
-        with named_os_errors():
-            return tuple((folder / config.classes).read_text(encoding="utf-8-sig").splitlines())
+        return tuple(read_text(folder / config.classes).splitlines())
     splits: tuple[Split, ...] = ("train", "val")
     lists = [path for split in splits if (path := Path(config.location(split))).is_file()]
     return class_names({video.label for path in lists for video in read_list(path, folder)[0]})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 import io
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from ffconv.data.decoding import sample_size
 from ffconv.data.samples import UnreadableSample
 from ffconv.data.video_rotation import upright
 from ffconv.errors import InputError
@@ -31,13 +33,32 @@ _SEEK_GAP = 5.0
 #: Seconds by which a file may end before its header says so; audio and rounding account for less.
 _MISSING_END = 0.5
 
+#: Seconds by which a time may precede the frame that it means: Matroska rounds timestamps to milliseconds.
+ROUNDING = 5e-4
+
 #: Containers whose timestamps are those of decoding.
-_UNTIMED = ("avi",)
+UNTIMED = ("avi",)
+
+#: FFmpeg's names of the containers that are opened, and of bare streams of frames.
+CONTAINERS = (
+    *("mov", "mp4", "avi", "matroska", "webm", "flv", "mpeg", "mpegts", "asf", "ogg"),
+    *("h264", "hevc", "mpegvideo", "m4v"),
+)
+
+#: Pixels of a frame, twice those of 8K.
+MAX_PIXELS = 2**26
 
 Resize = Callable[[np.ndarray], np.ndarray]
 
 #: Pictures by timestamp or number, and the timestamp or number of each time's picture.
 _Found = tuple[dict[int, np.ndarray], dict[float, int]]
+
+
+class TimedFrame(NamedTuple):
+    """A picture (H, W, 3) uint8 RGB, upright, and the seconds from the first frame at which it appears."""
+
+    seconds: float
+    picture: np.ndarray
 
 
 class Frames(NamedTuple):
@@ -65,29 +86,62 @@ def open_with_pyav(source: Path | bytes, name: str) -> Iterator[VideoReader]:
             inside the block while reading.
         InputError: where PyAV is not installed.
     """
+    with video_errors_named(name), open_container(source, name) as container:
+        yield VideoReader(container, name)
+
+
+def open_container(source: Path | bytes, name: str) -> InputContainer:
+    """Open a file in one of `CONTAINERS`, or the content of one, by PyAV.
+
+    FFmpeg knows formats that connect to hosts, name other files or never end; they are not opened.
+
+    Raises:
+        UnreadableSample: If it is empty, not a regular file, or in no such container.
+        FFmpegError, OSError: As PyAV.
+    """
+    import av
+
+    if isinstance(source, Path):
+        # Behind "file:" FFmpeg reads no protocol into a name such as concat:a.mp4.
+        opened, size = f"file:{source}", sample_size(source, name)
+    else:
+        opened, size = io.BytesIO(source), len(source)
+    if size == 0:
+        raise UnreadableSample(name, "is empty (0 bytes)")
+    limits = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "file"}
     try:
-        import av
-    except ImportError as error:
-        raise InputError("videos need the package av: pip install 'ffconv[video]'") from error
-    with video_errors_named(name):
-        opened = str(source) if isinstance(source, Path) else io.BytesIO(source)
-        if (source.stat().st_size if isinstance(source, Path) else len(source)) == 0:
-            raise UnreadableSample(name, "is empty (0 bytes)")
-        with av.open(opened, "r") as container:
-            yield VideoReader(container, name)
+        return av.open(opened, "r", options=limits)
+    except av.ArgumentError as error:
+        raise UnreadableSample(
+            name, "is no video in a container that is read (MP4, AVI, Matroska, ...)"
+        ) from error
 
 
 @contextmanager
 def video_errors_named(name: str) -> Iterator[None]:
-    """Turns what PyAV raises into UnreadableSample of this name."""
-    from av import FFmpegError
+    """Turn what PyAV raises into UnreadableSample of this name.
 
+    Raises:
+        InputError: If PyAV is not installed.
+    """
+    try:
+        from av import FFmpegError
+    except ImportError as error:
+        raise InputError("videos need the package av: pip install 'ffconv[video]'") from error
     try:
         yield
     except FFmpegError as error:
         raise UnreadableSample(name, f"cannot be read as a video ({error.strerror})") from error
     except OSError as error:
         raise UnreadableSample(name, error.strerror or str(error)) from error
+
+
+def require_frame_size(width: int, height: int, name: str) -> None:
+    """Refuse frames of more than `MAX_PIXELS`, before one is decoded."""
+    if width * height > MAX_PIXELS:
+        raise UnreadableSample(
+            name, f"has frames of {width} x {height} pixels, more than {MAX_PIXELS} in all"
+        )
 
 
 class VideoReader:
@@ -103,8 +157,13 @@ class VideoReader:
             raise UnreadableSample(name, "holds no video stream")
         self._container, self._name = container, name
         self._stream = container.streams.video[0]
+        codec = self._stream.codec_context
+        if codec is None:
+            raise UnreadableSample(name, "its video codec is not known")
+        require_frame_size(codec.width, codec.height, name)
+        codec.options = {"max_pixels": str(MAX_PIXELS)}  # a stream may change its size on the way
         # The loader has processes of its own, and with one thread skip_frame counts from the next packet on.
-        self._stream.codec_context.thread_count = 1
+        codec.thread_count = 1
         rate = self._stream.average_rate or self._stream.guessed_rate or self._stream.base_rate
         if not rate or self._stream.time_base is None:
             raise UnreadableSample(name, "does not say its frame rate")
@@ -114,38 +173,39 @@ class VideoReader:
         self.seconds = self._length()
 
     def read(self, times: Sequence[float], resize: Resize | None = None) -> Frames:
-        """The frames shown at the given times.
+        """Return the frames on screen at the given times: of each the last frame that has appeared by then.
 
         Args:
-            times: in seconds from the first frame, in any order; a time counts as the frame that is nearest,
-                and beyond the end as the last one.
+            times: in seconds from the first frame, in any order, by the timestamps of the file.
             resize: applied to each frame as soon as it is decoded.
 
         Raises:
             UnreadableSample: where the file ends before it should, or a wanted frame is damaged.
         """
         order = sorted(set(times))
-        timed = None if self._container.format.name in _UNTIMED else self._by_time(order, resize)
+        timed = None if self._container.format.name in UNTIMED else self._by_time(order, resize)
         found, shown = timed or self._by_number(order, resize)
         moments = sorted(found)
         return Frames([found[moment] for moment in moments], [moments.index(shown[time]) for time in times])
 
-    def frames(self) -> Iterator[np.ndarray]:
-        """All frames from the first to the last, (H, W, 3) uint8 RGB each.
+    def frames(self) -> Iterator[TimedFrame]:
+        """Yield all frames from the first to the last.
 
         Raises:
             UnreadableSample: where the file ends before it should, or a frame is damaged.
         """
         self._seek(0.0)
         end, decoded = 0.0, self._container.decode(self._stream)
-        while True:
+        for number in itertools.count():
             # Not around the yield: errors of the one who reads are his own.
             with video_errors_named(self._name):
                 frame = next(decoded, None)
             if frame is None:
                 break
-            end = self._time(frame.pts) + 1 / self.rate if frame.pts is not None else self.seconds
-            yield self._picture(frame)
+            untimed = frame.pts is None or self._container.format.name in UNTIMED
+            seconds = number / self.rate if untimed else self._time(frame.pts or 0)
+            end = seconds + 1 / self.rate
+            yield TimedFrame(seconds, self._picture(frame))
         self._require_end(end, self.seconds)
 
     def _time(self, pts: int) -> float:
@@ -222,7 +282,7 @@ class VideoReader:
     def _packets(self, first: float, last: float) -> list[Packet]:
         """The packets from a key frame at or before ``first`` up to ``last``."""
         packets = self._read_packets(first, last)
-        late = not packets or packets[0].pts is None or self._time(packets[0].pts) > first + 0.5 / self.rate
+        late = not packets or packets[0].pts is None or self._time(packets[0].pts) > first + ROUNDING
         if late and first > 0:  # a poor index led behind it
             packets = self._read_packets(0.0, last)
         if not packets:
@@ -240,7 +300,7 @@ class VideoReader:
             packets.append(packet)
             decoded_at = packet.dts if packet.dts is not None else packet.pts
             # No frame is shown before it is decoded, so all those shown until then have been read.
-            if decoded_at is not None and self._time(decoded_at) > last + 0.5 / self.rate:
+            if decoded_at is not None and self._time(decoded_at) > last + ROUNDING:
                 return packets
         ends = [self._time(p.pts + (p.duration or 0)) for p in packets if p.pts is not None]
         if ends:
@@ -252,7 +312,7 @@ class VideoReader:
         stamps = sorted(
             {packet.pts for packet in packets if packet.pts is not None and not packet.is_discard}
         )
-        moments = [self._time(stamp) - 0.5 / self.rate for stamp in stamps]
+        moments = [self._time(stamp) - ROUNDING for stamp in stamps]
         return {time: stamps[max(0, bisect.bisect_right(moments, time) - 1)] for time in times}
 
     def _decoded(
@@ -280,7 +340,7 @@ class VideoReader:
     def _by_number(self, times: Sequence[float], resize: Resize | None) -> _Found:
         """For files whose frames carry no time of their own: frame n is shown at n / rate."""
         last = max(0, round(self.seconds * self.rate) - 1)
-        shown = {time: min(max(0, round(time * self.rate)), last) for time in times}
+        shown = {time: min(max(0, int((time + ROUNDING) * self.rate)), last) for time in times}
         wanted = set(shown.values())
         found: dict[int, np.ndarray] = {}
         self._seek(0.0)

@@ -7,10 +7,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ffconv.data.samples import UnreadableSample
-from ffconv.data.video_reading import Frames, Resize
+from ffconv.data.video_reading import (
+    ROUNDING,
+    Frames,
+    Resize,
+    TimedFrame,
+    open_container,
+    video_errors_named,
+)
 from ffconv.errors import InputError, first_line
 
 if TYPE_CHECKING:
@@ -33,6 +38,8 @@ def open_with_torchcodec(source: Path | bytes, name: str) -> Iterator[Torchcodec
         from torchcodec.decoders import VideoDecoder  # pyright: ignore[reportMissingImports]
     except (ImportError, OSError, RuntimeError) as error:
         raise InputError(f"data.decoder=torchcodec cannot be loaded: {first_line(error)}") from error
+    with video_errors_named(name), open_container(source, name):
+        pass  # torchcodec itself opens whatever FFmpeg knows
     try:
         opened = str(source) if isinstance(source, Path) else source
         yield TorchcodecReader(VideoDecoder(opened, dimension_order="NHWC", num_ffmpeg_threads=1))
@@ -59,10 +66,9 @@ class TorchcodecReader:
         self.seconds = self._end - self._begin
 
     def read(self, times: Sequence[float], resize: Resize | None = None) -> Frames:
-        """The frames shown at the given times, see ``VideoReader.read``."""
-        # A frame counts from half a frame before it is shown, so that rounded times find it.
-        last = self._end - 0.25 / self.rate
-        moments = [min(self._begin + time + 0.5 / self.rate, last) for time in times]
+        """Return the frames on screen at the given times, see ``VideoReader.read``."""
+        last = self._end - ROUNDING
+        moments = [min(self._begin + max(0.0, time) + ROUNDING, last) for time in times]
         batch = self._decoder.get_frames_played_at(moments)
         stamps = batch.pts_seconds.tolist()
         different = sorted(set(stamps))
@@ -71,7 +77,8 @@ class TorchcodecReader:
             pictures = [resize(picture) for picture in pictures]
         return Frames(pictures, [different.index(stamp) for stamp in stamps])
 
-    def frames(self) -> Iterator[np.ndarray]:
-        """All frames from the first to the last, (H, W, 3) uint8 RGB each."""
-        for frame in self._decoder:
-            yield frame.numpy()
+    def frames(self) -> Iterator[TimedFrame]:
+        """Yield all frames from the first to the last."""
+        for number in range(len(self._decoder)):
+            frame = self._decoder.get_frame_at(number)
+            yield TimedFrame(float(frame.pts_seconds) - self._begin, frame.data.numpy())

@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ffconv.data.video_reading import UNTIMED
 from ffconv.errors import InputError
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
+
+
+_TICK = Fraction(1, 60000)  # of written times; MPEG-4 allows no finer one than 1 / 65535
 
 
 class VideoWriter:
@@ -27,10 +31,17 @@ class VideoWriter:
         self._container = container
         self._stream = container.add_stream(codec, rate=Fraction(rate).limit_denominator(1001))
         self._stream.pix_fmt = "yuv420p"
+        self._timed = container.format.name not in UNTIMED
+        if self._timed:
+            self._stream.codec_context.time_base = _TICK
         self._size: tuple[int, int] | None = None
 
-    def write(self, picture: np.ndarray) -> None:
-        """Appends a frame (H, W, 3) uint8 RGB, of the first one's size; an odd last row or column is cut off.
+    def write(self, picture: np.ndarray, seconds: float) -> None:
+        """Append a frame.
+
+        Args:
+            picture: (H, W, 3) uint8 RGB, of the first one's size; an odd last row or column is cut off.
+            seconds: from the first frame to this one, rising; containers without times of frames ignore it.
 
         Raises:
             ValueError: for a frame of another size.
@@ -44,7 +55,10 @@ class VideoWriter:
         if self._size != (height, width):
             raise ValueError(f"a frame of {height}x{width} in a video of {self._size[0]}x{self._size[1]}")
         pixels = np.ascontiguousarray(picture[: self._stream.height, : self._stream.width])
-        self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+        if self._timed:
+            frame.pts, frame.time_base = round(seconds / _TICK), _TICK
+        self._container.mux(self._stream.encode(frame))
 
     def finish(self) -> None:
         """Writes what the encoder still holds back."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ import numpy as np
 
 from ffconv.data.media import LabelledFiles, Media, files_below, named_os_errors
 from ffconv.data.samples import some
-from ffconv.data.video_reading import Frames, Resize, open_with_pyav
+from ffconv.data.video_reading import ROUNDING, Frames, Resize, TimedFrame, open_with_pyav
 from ffconv.errors import InputError, require
+from ffconv.files import read_text
 
 Decoder = Literal["pyav", "torchcodec"]
 
@@ -35,11 +37,11 @@ class OpenVideo(Protocol):
     seconds: float
 
     def read(self, times: Sequence[float], resize: Resize | None = None) -> Frames:
-        """The frames shown at these seconds; raises UnreadableSample for a file that is broken there."""
+        """Return the frames on screen at these seconds; raises UnreadableSample for a damaged file."""
         ...
 
-    def frames(self) -> Iterator[np.ndarray]:
-        """All frames in order, (H, W, 3) uint8 RGB; raises UnreadableSample for a broken file."""
+    def frames(self) -> Iterator[TimedFrame]:
+        """Yield all frames in order; raises UnreadableSample for a broken file."""
         ...
 
 
@@ -94,18 +96,19 @@ class VideoArray:
         yield self
 
     def read(self, times: Sequence[float], resize: Resize | None = None) -> Frames:
-        """The frames nearest to these times in seconds."""
+        """Return the frames on screen at these seconds."""
         last = len(self._pictures) - 1
-        numbers = [min(max(0, round(time * self.rate)), last) for time in times]
+        numbers = [min(max(0, int((time + ROUNDING) * self.rate)), last) for time in times]
         different = sorted(set(numbers))
         pictures = [self._pictures[number] for number in different]
         if resize is not None:
             pictures = [resize(picture) for picture in pictures]
         return Frames(pictures, [different.index(number) for number in numbers])
 
-    def frames(self) -> Iterator[np.ndarray]:
-        """All frames in order."""
-        yield from self._pictures
+    def frames(self) -> Iterator[TimedFrame]:
+        """Yield all frames in order."""
+        for number, picture in enumerate(self._pictures):
+            yield TimedFrame(number / self.rate, picture)
 
 
 def _from_file(path: Path) -> VideoFile:
@@ -138,15 +141,17 @@ def read_list(file: Path, folder: Path) -> tuple[list[Listed], list[str]]:
     Raises:
         InputError: for an unreadable or empty list, or a line that is no path and label.
     """
-    with named_os_errors():
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    lines = read_text(file).splitlines()
     if lines and "youtube_id" in lines[0]:
         return _kinetics(lines, file, folder)
     return [_path_and_label(line, file, folder, number) for number, line in enumerate(lines, 1) if line], []
 
 
 def _kinetics(lines: Sequence[str], file: Path, folder: Path) -> tuple[list[Listed], list[str]]:
-    rows = list(csv.DictReader(lines))
+    try:
+        rows = list(csv.DictReader(lines))
+    except csv.Error as error:
+        raise InputError(f"{file}: is no CSV file: {error}") from error
     columns = ("label", "youtube_id", "time_start", "time_end")
     absent = [column for column in columns if rows and column not in rows[0]]
     require(not absent, f"{file}: has no column {some(absent)}, which the videos' labels need")
@@ -154,9 +159,10 @@ def _kinetics(lines: Sequence[str], file: Path, folder: Path) -> tuple[list[List
         stored = {Path(path).stem: path for path in sorted(files_below(folder, VIDEOS), reverse=True)}
     videos, missing = [], []
     for number, row in enumerate(rows, 2):
+        require(all(row[column] for column in columns), f"{file}:{number}: must have {some(columns)}")
         try:
             start, end = (round(float(row[column])) for column in ("time_start", "time_end"))
-        except (TypeError, ValueError):
+        except (ValueError, OverflowError):
             raise InputError(f"{file}:{number}: time_start and time_end must be seconds") from None
         stem = f"{row['youtube_id']}_{start:06d}_{end:06d}"
         path = stored.get(stem) or stored.get(row["youtube_id"])
@@ -183,9 +189,14 @@ def class_names(labels: set[str]) -> tuple[str, ...]:
         >>> class_names({"run", "jump"})
         ('jump', 'run')
     """
-    if all(label.isdigit() for label in labels):
+    if all(map(_is_number, labels)):
         return tuple(map(str, range(max(map(int, labels), default=-1) + 1)))
     return tuple(sorted(labels))
+
+
+def _is_number(label: str) -> bool:
+    """Return True if a label counts classes, of which there must be a name each."""
+    return re.fullmatch(r"[0-9]{1,6}", label) is not None
 
 
 def listed_videos(videos: Sequence[Listed], classes: Sequence[str], file: Path) -> LabelledFiles:
@@ -201,7 +212,7 @@ def listed_videos(videos: Sequence[Listed], classes: Sequence[str], file: Path) 
     """
     require(len(videos) > 0, f"{file}: lists no videos")
     numbers: Mapping[str, int] = {name: number for number, name in enumerate(classes)}
-    if all(video.label.isdigit() for video in videos):
+    if all(_is_number(video.label) for video in videos):
         numbers = {str(number): number for number in range(len(classes))} | numbers
     unknown = sorted({video.label for video in videos} - numbers.keys())
     require(not unknown, f"{file}: labels {some(unknown)} are none of the {len(classes)} classes")

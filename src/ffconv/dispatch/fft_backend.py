@@ -83,10 +83,14 @@ def _checked(name: FFTBackend) -> FFTBackend:
         from ffconv.backends.cpu import kernels
 
         if not kernels.available():
-            raise ValueError("fft_backend='cpu' needs the compiled kernels: reinstall ffconv with a C++ compiler")
+            raise ValueError(
+                "fft_backend='cpu' needs the compiled kernels: reinstall ffconv with a C++ compiler"
+            )
     if name == "triton":
         if importlib.util.find_spec("triton") is None:
             raise ValueError("fft_backend='triton' needs the package triton")
         if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
-            raise ValueError("fft_backend='triton' needs a CUDA device, or TRITON_INTERPRET=1 set from the start")
+            raise ValueError(
+                "fft_backend='triton' needs a CUDA device, or TRITON_INTERPRET=1 set from the start"
+            )
     return name

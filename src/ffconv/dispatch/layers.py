@@ -146,7 +146,11 @@ def image_parts(layer: Any) -> SpectralParts | str:
     if reason := _not_of_images(layer.axes):
         return reason
     parts = spectral_parts(spectral)
-    return parts if isinstance(parts, str) or layer.dims == 2 else parts._replace(tensors=_squeezed(parts.tensors))
+    return (
+        parts
+        if isinstance(parts, str) or layer.dims == 2
+        else parts._replace(tensors=_squeezed(parts.tensors))
+    )
 
 
 def fused_ffc(layer: Any, x: Tensor, residual: Tensor | None = None) -> Tensor | None:
@@ -312,7 +316,11 @@ def _unusual_conv(conv: Any) -> str | None:
         return "has a computed weight"
     if conv.groups != 1 or conv._parameters["bias"] is not None:
         return "has groups or a bias"
-    if weight.numel() != weight.size(0) * weight.size(1) or conv.stride not in _ONES or conv.padding not in _ZEROS:
+    if (
+        weight.numel() != weight.size(0) * weight.size(1)
+        or conv.stride not in _ONES
+        or conv.padding not in _ZEROS
+    ):
         return "is no 1x1 convolution of stride 1"
     return None
 

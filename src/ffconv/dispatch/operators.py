@@ -15,9 +15,11 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ffconv import functional
-from ffconv.backends.cpu import kernels, training
+from ffconv.backends.cpu import kernels
+from ffconv.backends.cpu import layers as cpu_layers
+from ffconv.dispatch import table
 from ffconv.functional.fft import column_weights
-from ffconv.functional.geometry import PADDING_MODES, ConvGeometry
+from ffconv.functional.geometry import ConvGeometry, decode_geometry
 
 ops: Any = torch.ops.ffconv
 _library = torch.library.Library("ffconv", "DEF")
@@ -35,7 +37,9 @@ def _operator(schema: str, fake: Callable[..., Any]) -> Callable[[Callable[..., 
         _library.impl(name, run, "CompositeExplicitAutograd")
         torch.library.register_fake(f"ffconv::{name}", fake, lib=_library)
         overload = getattr(ops, name).default
-        torch.library.register_vmap(f"ffconv::{name}", functools.partial(_vmap_by_loop, overload), lib=_library)
+        torch.library.register_vmap(
+            f"ffconv::{name}", functools.partial(_vmap_by_loop, overload), lib=_library
+        )
         return overload
 
     return define
@@ -49,7 +53,9 @@ def _vmap_by_loop(operator: Callable[..., Any], info: Any, in_dims: Any, *args: 
         picked = [x if dim is None else x.select(dim, i) for x, dim in zip(flat, dims, strict=True)]
         results.append(operator(*pytree.tree_unflatten(picked, spec)))
     leaves, result_spec = zip(*(pytree.tree_flatten(result) for result in results), strict=True)
-    stacked = [torch.stack(parts) if isinstance(parts[0], Tensor) else None for parts in zip(*leaves, strict=True)]
+    stacked = [
+        torch.stack(parts) if isinstance(parts[0], Tensor) else None for parts in zip(*leaves, strict=True)
+    ]
     batched = pytree.tree_unflatten(stacked, result_spec[0])
     return batched, pytree.tree_map(lambda _: 0, batched)
 
@@ -78,16 +84,14 @@ def _fake_irfftn(spectrum: Tensor, axes: Sequence[int], width: int, backend: str
 @_operator("rfftn(Tensor x, int[] axes, str backend, float inner) -> Tensor", _fake_rfftn)
 def rfftn(x: Tensor, axes: Sequence[int], backend: str, inner: float) -> Tensor:
     """Run ``functional.rfftn`` by a backend; ``inner`` is a factor of the columns between kx = 0 and W / 2."""
-    from ffconv.dispatch import table
-
     return table.run_fft(table.FFTCall(x, axes, None, backend, inner))
 
 
-@_operator("irfftn(Tensor spectrum, int[] axes, SymInt width, str backend, float inner) -> Tensor", _fake_irfftn)
+@_operator(
+    "irfftn(Tensor spectrum, int[] axes, SymInt width, str backend, float inner) -> Tensor", _fake_irfftn
+)
 def irfftn(spectrum: Tensor, axes: Sequence[int], width: int, backend: str, inner: float) -> Tensor:
     """Run ``functional.irfftn`` by a backend, as :func:`rfftn`."""
-    from ffconv.dispatch import table
-
     return table.run_fft(table.FFTCall(spectrum, axes, width, backend, inner))
 
 
@@ -149,10 +153,17 @@ def spectral_transform(x: Tensor, tensors: Sequence[Tensor], eps: Sequence[float
 
 
 def _fake_stats(tensors: Sequence[Tensor], batch_stats: Sequence[bool]) -> list[Tensor]:
-    return [torch.empty_like(tensors[5 * i + 1]) for i, is_batch in enumerate(batch_stats) if is_batch for _ in "mv"]
+    return [
+        torch.empty_like(tensors[5 * i + 1])
+        for i, is_batch in enumerate(batch_stats)
+        if is_batch
+        for _ in "mv"
+    ]
 
 
-def _with_stats(tensors: Sequence[Tensor], batch_stats: Sequence[bool], stats: Sequence[Tensor]) -> list[Tensor]:
+def _with_stats(
+    tensors: Sequence[Tensor], batch_stats: Sequence[bool], stats: Sequence[Tensor]
+) -> list[Tensor]:
     """Return the tensors with the statistics of the batch in place of the running ones that were not used."""
     used, left = list(tensors), iter(stats)
     for i, is_batch in enumerate(batch_stats):
@@ -162,7 +173,7 @@ def _with_stats(tensors: Sequence[Tensor], batch_stats: Sequence[bool], stats: S
 
 
 def _fake_saved(x: Tensor, size: Sequence[Any], tensors: Sequence[Tensor], count: int) -> list[Tensor]:
-    return [x.new_empty(shape) for shape in training.saved_shapes(x.shape, size, tensors, count)]
+    return [x.new_empty(shape) for shape in cpu_layers.saved_shapes(x.shape, size, tensors, count)]
 
 
 def _fake_spectral_training(
@@ -181,7 +192,7 @@ def spectral_transform_training(
     x: Tensor, tensors: Sequence[Tensor], eps: Sequence[float], batch_stats: Sequence[bool]
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """Run ``functional.spectral_transform``; also return the norms' statistics and what the gradient needs."""
-    return training.spectral_forward(x, tensors, eps, batch_stats)
+    return cpu_layers.spectral_forward(x, tensors, eps, batch_stats)
 
 
 def _trainable(tensors: Sequence[Any]) -> list[Any]:
@@ -227,30 +238,11 @@ def spectral_transform_backward(
     saved: Sequence[Tensor],
 ) -> tuple[Tensor, list[Tensor]]:
     """Return the gradients of x and of the trainable tensors, which hold the statistics that were used."""
-    grad_x, grads = training.spectral_backward(grad, x, tensors, eps, batch_stats, saved)
+    grad_x, grads = cpu_layers.spectral_backward(grad, x, tensors, eps, batch_stats, saved)
     return grad_x, [_laid_out(g, t) for g, t in zip(grads, _trainable(tensors), strict=True)]
 
 
 # The whole FFC
-
-
-def encode_geometry(geometry: ConvGeometry) -> tuple[int, ...]:
-    """Return a geometry of images as the integers that an operator takes."""
-    return _encoded(geometry)
-
-
-@functools.lru_cache(maxsize=1024)
-def _encoded(geometry: ConvGeometry) -> tuple[int, ...]:
-    kernel_size, stride, pads, dilation, modes = geometry
-    before, after = zip(*pads, strict=True)
-    return *kernel_size, *stride, *before, *after, *dilation, *map(PADDING_MODES.index, modes)
-
-
-@functools.lru_cache(maxsize=1024)
-def _decoded(numbers: tuple[int, ...]) -> ConvGeometry:
-    kernel_size, stride, before, after, dilation, modes = (numbers[i : i + 2] for i in range(0, 12, 2))
-    pads = tuple(zip(before, after, strict=True))
-    return ConvGeometry(kernel_size, stride, pads, dilation, tuple(PADDING_MODES[mode] for mode in modes))
 
 
 def _fake_ffc(
@@ -264,8 +256,8 @@ def _fake_ffc(
     geometry: Sequence[int],
     *args: Any,
 ) -> Tensor:
-    channels = training.out_channels((l2l, l2g, g2l), tensors)
-    return _like_input(x, [x.shape[0], channels, *_decoded(tuple(geometry)).output_size(x.shape[2:])])
+    channels = cpu_layers.out_channels((l2l, l2g, g2l), tensors)
+    return _like_input(x, [x.shape[0], channels, *decode_geometry(tuple(geometry)).output_size(x.shape[2:])])
 
 
 @_operator(
@@ -290,32 +282,9 @@ def ffc(
 
     ``packed`` holds the same weights as the kernels read them, or is None.
     """
-    of = _decoded(tuple(geometry))
+    of = decode_geometry(tuple(geometry))
     size = of.output_size(x.shape[2:])
-    return run_ffc(x, l2l, l2g, g2l, bias, tensors, eps, of, size, residual, relu, packed)
-
-
-def run_ffc(
-    x: Tensor,
-    l2l: Tensor | None,
-    l2g: Tensor | None,
-    g2l: Tensor | None,
-    bias: Tensor | None,
-    tensors: Sequence[Tensor],
-    eps: Sequence[float],
-    geometry: ConvGeometry,
-    size: Sequence[int],
-    residual: Tensor | None,
-    relu: bool,
-    packed: Tensor | None,
-) -> Tensor:
-    """Run :func:`ffc` without the dispatcher; ``size`` is that of the result."""
-    layers, conv2 = (tensors[:-1], tensors[-1]) if tensors else ((), None)
-    before = [pads[0] for pads in geometry.pads]
-    return kernels.ffc(
-        *(x, l2l, g2l, l2g, bias, geometry.stride, before, geometry.dilation, geometry.modes, size),
-        *(layers, eps, conv2, residual, relu, packed),
-    )
+    return cpu_layers.ffc_inference(x, l2l, l2g, g2l, bias, tensors, eps, of, size, residual, relu, packed)
 
 
 def _fake_ffc_training(
@@ -359,8 +328,8 @@ def ffc_training(
 
     ``pooled`` is the input of the Spectral Transform, or None if it is the last channels of x.
     """
-    of = _decoded(tuple(geometry))
-    y, stats, saved = training.ffc_forward(x, pooled, (l2l, l2g, g2l), bias, tensors, eps, batch_stats, of)
+    of = decode_geometry(tuple(geometry))
+    y, stats, saved = cpu_layers.ffc_forward(x, pooled, (l2l, l2g, g2l), bias, tensors, eps, batch_stats, of)
     return _in_format_of(x, y), stats, saved
 
 
@@ -416,9 +385,9 @@ def ffc_backward(
     geometry: Sequence[int],
 ) -> tuple[Any, ...]:
     """Return the gradients of x, pooled, the weights, the bias and the trainable tensors; empty where none is."""
-    weights, of = (l2l, l2g, g2l), _decoded(tuple(geometry))
+    weights, of = (l2l, l2g, g2l), decode_geometry(tuple(geometry))
     grad = _in_format_of(x, grad)
-    grad_x, grad_pooled, grad_weights, grad_bias, grads = training.ffc_backward(
+    grad_x, grad_pooled, grad_weights, grad_bias, grads = cpu_layers.ffc_backward(
         grad, x, pooled, weights, bias, tensors, eps, batch_stats, of, saved, needs_x
     )
     if grad_x is not None:
@@ -428,7 +397,11 @@ def ffc_backward(
         for g, t in zip((*grad_weights, grad_bias), (*weights, bias), strict=True)
     ]
     grads_of_maps = [grad.new_empty(0) if g is None else g for g in (grad_x, grad_pooled)]
-    return *grads_of_maps, *grads_of_weights, [_laid_out(g, t) for g, t in zip(grads, _trainable(tensors), strict=True)]
+    return (
+        *grads_of_maps,
+        *grads_of_weights,
+        [_laid_out(g, t) for g, t in zip(grads, _trainable(tensors), strict=True)],
+    )
 
 
 # Gradients. Those of second order, and of the inference operators, run the definition in plain torch again.
@@ -440,7 +413,7 @@ def _defined_ffc(
     """Run the definition of ``ffc_training``; the inputs are its tensors, in order."""
     x, pooled, l2l, l2g, g2l, bias, *tensors = inputs
     weights: Any = (l2l, l2g, g2l)
-    y = functional.conv_paths(x, weights, bias, geometry, training.out_channels(weights, tensors))  # pyright: ignore
+    y = functional.conv_paths(x, weights, bias, geometry, cpu_layers.out_channels(weights, tensors))  # pyright: ignore
     if not tensors:
         return y
     z = x[:, x.shape[1] - tensors[0].shape[1] :] if pooled is None else pooled  # pyright: ignore
@@ -448,7 +421,9 @@ def _defined_ffc(
     return functional.add_global(y, spectral)
 
 
-def _defined_spectral(eps: Sequence[float], batch_stats: Sequence[bool], x: Tensor, *tensors: Tensor) -> Tensor:
+def _defined_spectral(
+    eps: Sequence[float], batch_stats: Sequence[bool], x: Tensor, *tensors: Tensor
+) -> Tensor:
     return functional.spectral_transform(x, tensors, batch_stats=batch_stats, eps=eps)
 
 
@@ -457,13 +432,18 @@ def _gradients(definition: Callable[..., Tensor], inputs: Sequence[Tensor | None
     create_graph = torch.is_grad_enabled()
     needed = [t for t in inputs if t is not None and t.requires_grad]
     with torch.enable_grad():
-        found = torch.autograd.grad(definition(*inputs), needed, grad, create_graph=create_graph, allow_unused=True)
+        found = torch.autograd.grad(
+            definition(*inputs), needed, grad, create_graph=create_graph, allow_unused=True
+        )
     left = iter(found)
     return [next(left) if t is not None and t.requires_grad else None for t in inputs]
 
 
 def _second_gradients(
-    definition: Callable[..., Tensor], inputs: Sequence[Tensor | None], grad: Tensor, grad_grads: Sequence[Any]
+    definition: Callable[..., Tensor],
+    inputs: Sequence[Tensor | None],
+    grad: Tensor,
+    grad_grads: Sequence[Any],
 ) -> tuple[Any, list[Any]]:
     """Return the gradients of ``grad`` and of the inputs, from those of the inputs' gradients."""
     create_graph = torch.is_grad_enabled()
@@ -494,12 +474,14 @@ def _register(name: str, backward: Callable[..., Any], setup: Callable[..., Any]
 
 def _setup_ffc(ctx: Any, inputs: tuple, output: Tensor) -> None:
     x, l2l, l2g, g2l, bias, tensors, ctx.eps, geometry, residual, ctx.relu, _ = inputs
-    ctx.geometry = _decoded(tuple(geometry))
+    ctx.geometry = decode_geometry(tuple(geometry))
     ctx.save_for_backward(x, l2l, l2g, g2l, bias, residual, *tensors)
 
 
 def _ffc_gradient(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    def definition(x: Tensor, l2l: Any, l2g: Any, g2l: Any, bias: Any, residual: Any, *tensors: Tensor) -> Tensor:
+    def definition(
+        x: Tensor, l2l: Any, l2g: Any, g2l: Any, bias: Any, residual: Any, *tensors: Tensor
+    ) -> Tensor:
         options = {"batch_stats": [False] * len(ctx.eps), "eps": ctx.eps}
         y = functional.ffc(x, (l2l, l2g, g2l), bias, tensors, ctx.geometry, **options)
         y = y if residual is None else y + residual
@@ -568,7 +550,9 @@ def _ffc_training_gradient(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any,
     if grad is None:
         return *([None] * 6), [None] * len(tensors), *map(_no_grad, (ctx.eps, ctx.batch_stats)), None
     if _is_batched(grad):
-        definition = functools.partial(_defined_ffc, _decoded(tuple(ctx.geometry)), ctx.eps, ctx.batch_stats)
+        definition = functools.partial(
+            _defined_ffc, decode_geometry(tuple(ctx.geometry)), ctx.eps, ctx.batch_stats
+        )
         grads = _gradients(definition, [*maps, *tensors], grad)
         return *grads[:6], grads[6:], *map(_no_grad, (ctx.eps, ctx.batch_stats)), None
     needs_x, saved = ctx.needs_input_grad[0], ctx.saved_tensors[ctx.count :]
@@ -582,7 +566,7 @@ def _ffc_training_gradient(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any,
 def _setup_ffc_backward(ctx: Any, inputs: tuple, output: tuple) -> None:
     grad, _, saved, *maps, tensors, ctx.eps, ctx.batch_stats, geometry = inputs
     ctx.set_materialize_grads(False)
-    ctx.geometry = _decoded(tuple(geometry))
+    ctx.geometry = decode_geometry(tuple(geometry))
     ctx.count = len(saved)
     ctx.save_for_backward(grad, *maps, *tensors)
 

@@ -17,11 +17,11 @@ from torch.nn import Parameter
 from ffconv import functional
 from ffconv.backends import dft_matmul
 from ffconv.backends.cpu import kernels
-from ffconv.dispatch import operators
+from ffconv.backends.cpu import layers as cpu_layers
 from ffconv.dispatch.decompose import is_plain_tensor
 from ffconv.dispatch.fft_backend import current_fft_backend
 from ffconv.functional.fft import column_weights
-from ffconv.functional.geometry import ConvGeometry
+from ffconv.functional.geometry import ConvGeometry, encode_geometry
 
 
 class FFTCall(NamedTuple):
@@ -270,8 +270,10 @@ def _transform_sizes(call: SpectralCall | FFCCall, size: Sequence[int]) -> str |
 
 def _cpu_spectral(call: SpectralCall) -> Any:
     if not needs_gradients(call):
-        return operators.ops.spectral_transform(call.pooled(), call.tensors, call.eps), []
-    y, stats, _ = operators.ops.spectral_transform_training(call.pooled(), call.tensors, call.eps, call.batch_stats)
+        return torch.ops.ffconv.spectral_transform(call.pooled(), call.tensors, call.eps), []
+    y, stats, _ = torch.ops.ffconv.spectral_transform_training(
+        call.pooled(), call.tensors, call.eps, call.batch_stats
+    )
     return y, stats
 
 
@@ -279,7 +281,9 @@ def _cpu_ffc_supports(call: FFCCall) -> str | None:
     if not kernels.available():
         return "the kernels are not built"
     if torch.is_autocast_enabled("cpu"):
-        return "autocast is on: the convolutions follow it, and the Spectral Transform runs by itself in float32"
+        return (
+            "autocast is on: the convolutions follow it, and the Spectral Transform runs by itself in float32"
+        )
     if all(weight is None for weight in call.weights):
         return "all channels are global, so that there is no convolution"
     if reason := _cpu_tensors([call.x, *call.weights, call.bias, *call.tensors, call.residual]):
@@ -303,17 +307,17 @@ def _cpu_ffc(call: FFCCall) -> Any:
             # torch's dispatcher takes 20 microseconds for a Python operator, as long as a small layer.
             tensors = (*call.weights, call.bias, call.tensors)
             last = (call.residual, call.relu, call.packed)
-            return operators.run_ffc(x, *tensors, call.eps, geometry, call.size, *last), []
-        numbers = operators.encode_geometry(geometry)
+            return cpu_layers.ffc_inference(x, *tensors, call.eps, geometry, call.size, *last), []
+        numbers = encode_geometry(geometry)
         options = (call.eps, numbers, call.residual, call.relu, call.packed)
-        return operators.ops.ffc(x, *call.weights, call.bias, call.tensors, *options), []
+        return torch.ops.ffconv.ffc(x, *call.weights, call.bias, call.tensors, *options), []
     pooled = None
     padded = functional.pad(x, geometry)
     if call.tensors and not (padded is x and geometry.is_same_grid):
         x_global = x[:, x.shape[1] - call.tensors[0].shape[1] :]
         pooled = functional.aligned_avg_pool(x_global, geometry)
-    numbers = operators.encode_geometry(geometry.after_padding())
-    y, stats, _ = operators.ops.ffc_training(
+    numbers = encode_geometry(geometry.after_padding())
+    y, stats, _ = torch.ops.ffconv.ffc_training(
         padded, pooled, *call.weights, call.bias, call.tensors, call.eps, call.batch_stats, numbers
     )
     y = y if call.residual is None else y + call.residual
@@ -388,7 +392,9 @@ def _mixing_dtype(call: SpectralCall) -> torch.dtype:
 def _triton_unit(call: SpectralCall) -> Any:
     conv, weight, bias, mean, var = call.tensors
     scale = weight * torch.rsqrt(var + call.eps[0])
-    return _triton().fourier_unit(call.x, conv.flatten(1).to(_mixing_dtype(call)), scale, bias - mean * scale), []
+    return _triton().fourier_unit(
+        call.x, conv.flatten(1).to(_mixing_dtype(call)), scale, bias - mean * scale
+    ), []
 
 
 TABLE: dict[str, tuple[Implementation, ...]] = {

@@ -79,7 +79,9 @@ def conv_paths(
     if l2l is not None or l2g is not None:
         in_local = next(w.shape[1] * groups for w in (l2l, l2g) if w is not None)
     x_local, x_global = x[:, :in_local], x[:, in_local:]
-    y_local = [conv(part, w, None, *options) for part, w in ((x_local, l2l), (x_global, g2l)) if w is not None]
+    y_local = [
+        conv(part, w, None, *options) for part, w in ((x_local, l2l), (x_global, g2l)) if w is not None
+    ]
     parts = [sum(y_local[1:], y_local[0])] if y_local else []
     if l2g is not None:
         parts.append(conv(x_local, l2g, None, *options))

@@ -56,8 +56,11 @@ def irfftn(spectrum: Tensor, axes: Sequence[int], width: int) -> Tensor:
         # cuFFT defines the complex-to-real transform for Hermitian spectra only. Its kernels ignore nothing, so the
         # columns that are their own conjugates are replaced by their Hermitian parts, which gives the same map.
         columns = _hermitian(columns, others, last, width)
-        return torch.fft.irfftn(columns, s=_sizes(columns, others, width), dim=[*others, last], norm="ortho") \
-            .contiguous().movedim(-1, 1)
+        return (
+            torch.fft.irfftn(columns, s=_sizes(columns, others, width), dim=[*others, last], norm="ortho")
+            .contiguous()
+            .movedim(-1, 1)
+        )
     if others:
         columns = torch.fft.ifftn(columns, dim=others, norm="ortho")
     return torch.fft.irfft(columns, n=width, dim=last, norm="ortho").contiguous().movedim(-1, 1)

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ffconv.functional.fft import irfftn, rfftn
 
-
 LOW_PRECISION = (torch.float16, torch.bfloat16)
 
 

@@ -90,7 +90,12 @@ class ConvGeometry(NamedTuple):
 
 
 def conv_geometry(
-    dims: int, kernel_size: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1, padding_mode: Any = "zeros"
+    dims: int,
+    kernel_size: Any,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    padding_mode: Any = "zeros",
 ) -> ConvGeometry:
     """Return the geometry for the arguments of ``nn.Conv1d/2d/3d``.
 
@@ -144,6 +149,22 @@ def _conv_geometry(
 
 
 _cached_geometry = functools.lru_cache(maxsize=1024)(_conv_geometry)
+
+
+@functools.lru_cache(maxsize=1024)
+def encode_geometry(geometry: ConvGeometry) -> tuple[int, ...]:
+    """Return a geometry of images as integers, which is what an operator takes."""
+    kernel_size, stride, pads, dilation, modes = geometry
+    before, after = zip(*pads, strict=True)
+    return *kernel_size, *stride, *before, *after, *dilation, *map(PADDING_MODES.index, modes)
+
+
+@functools.lru_cache(maxsize=1024)
+def decode_geometry(numbers: tuple[int, ...]) -> ConvGeometry:
+    """Undo :func:`encode_geometry`."""
+    kernel_size, stride, before, after, dilation, modes = (numbers[i : i + 2] for i in range(0, 12, 2))
+    pads = tuple(zip(before, after, strict=True))
+    return ConvGeometry(kernel_size, stride, pads, dilation, tuple(PADDING_MODES[mode] for mode in modes))
 
 
 def per_axis(name: str, value: Any, dims: int) -> tuple:
@@ -220,7 +241,9 @@ def _avg_pool(x: Tensor, stride: tuple[int, ...], *, ceil_mode: bool = False) ->
         return F.avg_pool2d(x, stride, stride, ceil_mode=ceil_mode)
     # avg_pool3d has no half precision on the CPU and is not deterministic on CUDA.
     time_stride, *spatial_stride = stride
-    frames = F.avg_pool2d(x.transpose(1, 2).flatten(0, 1), spatial_stride, spatial_stride, ceil_mode=ceil_mode)
+    frames = F.avg_pool2d(
+        x.transpose(1, 2).flatten(0, 1), spatial_stride, spatial_stride, ceil_mode=ceil_mode
+    )
     y = frames.unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)
     if time_stride == 1:
         return y

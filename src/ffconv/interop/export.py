@@ -18,12 +18,12 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from ffconv.dispatch import fft_backend
 from ffconv.errors import InputError, require
 from ffconv.interop import onnx_graph
 from ffconv.interop.export_engines import Format, OnnxEngine, Runner, open_exported
 from ffconv.interop.export_input import DynamicAxis, NetworkInput
 from ffconv.interop.export_torch import capture, write_program, write_trace
-from ffconv.dispatch import fft_backend
 from ffconv.surgery import fuse
 
 ExportFFT = Literal["torch", "dft_matmul"]

@@ -100,8 +100,11 @@ def _join(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 or parts[0].ndim == 0 else torch.cat(parts)
 
 
-# LaMa's networks are one Sequential, below "generator." in a training checkpoint, beside other networks.
-_LAMA_LAYER = re.compile(r"^(?:module\.)?(?P<generator>generator\.)?model\.(?P<number>\d+)\.(?P<rest>.+)$")
+# LaMa's networks are one Sequential, below "generator." in a training checkpoint, beside other networks;
+# the published TorchScript file has all of it below "model.".
+_LAMA_LAYER = re.compile(
+    r"^(?:module\.|model\.(?=generator\.))?(?P<generator>generator\.)?model\.(?P<number>\d+)\.(?P<rest>.+)$"
+)
 _LAMA_NAMES = ((r"\.ffc\.", ".conv."), (r"\.bn_[lg]\.", ".bn."))
 # Options of its code that no published configuration switches on, by what they leave in the names of a layer.
 _LAMA_UNKNOWN = (

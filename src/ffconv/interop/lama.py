@@ -17,10 +17,11 @@ from ffconv.models.registry import create_network
 
 
 def load_lama(path: Path, arguments: Mapping[str, Any] | None = None) -> nn.Module:
-    """The generator of a published checkpoint, in evaluation mode.
+    """Build the generator of a published checkpoint, in evaluation mode.
 
     Args:
-        path: a Lightning checkpoint such as ``best.ckpt``, or safetensors of the same.
+        path: a Lightning checkpoint such as ``best.ckpt``, a TorchScript file such as ``big-lama.pt``, or
+            safetensors of the same.
         arguments: of the network, where the weights do not tell them: ``fft_norm`` and
             ``spatial_scale_factor``.
     Raises:

@@ -3,7 +3,7 @@
 A file written by ``torch.save`` is a pickle, and a pickle is a program. ``torch.load(weights_only=True)``
 runs none of it, but refuses files that also carry a training framework's objects (callbacks,
 configurations, enums). Those are given here as inert stand-ins: the names come from the file, nothing is
-imported, and an instance holds nothing.
+imported, and an instance holds nothing. TorchScript files are read by :mod:`ffconv.interop.torchscript`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-from ffconv.errors import InputError
+from ffconv.errors import InputError, require
+from ffconv.files import verify_torch_archive
+from ffconv.interop.torchscript import is_torchscript, read_torchscript
+from ffconv.training.checkpoint import read_safetensors
 
 # Where trainers keep the weights, the averaged ones first: they are the ones that get evaluated.
 WEIGHT_ENTRIES = (
@@ -82,14 +83,16 @@ def _is_value_or_class(path: str) -> bool:
 
 
 def read_checkpoint(path: str | PathLike[str]) -> Any:
-    """The content of a safetensors or ``torch.save`` file, on the CPU, foreign objects made inert.
+    """Read a safetensors, ``torch.save`` or TorchScript file onto the CPU, foreign objects made inert.
 
     Raises:
         InputError: if there is no such file, if it is damaged or of another kind, or if it needs code to run.
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: {'is a folder, not a weights file' if path.is_dir() else 'no such file'}")
+        require(not path.is_dir(), f"{path}: is a folder, not a weights file")
+        require(not path.exists(), f"{path}: is a pipe or a device, not a regular file")
+        raise InputError(f"{path}: no such file")
     try:
         with path.open("rb") as file:
             start = file.read(9)
@@ -98,17 +101,11 @@ def read_checkpoint(path: str | PathLike[str]) -> Any:
     if not start:
         raise InputError(f"{path}: the file is empty")
     if path.suffix == ".safetensors" or start[8:] == b"{":  # a length of 8 bytes, then JSON
-        return _read_safetensors(path)
+        return read_safetensors(path)
     if start.startswith(b"PK\x03\x04"):
-        return _read_torch_archive(path)
+        verify_torch_archive(path)
+        return read_torchscript(path) if is_torchscript(path) else _read_torch_archive(path)
     return _read_old_torch_file(path)
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: truncated or not a safetensors file ({_reason(error)})") from error
 
 
 def _read_torch_archive(path: Path) -> Any:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import ffconv.models  # noqa: F401  enters our networks in timm's registry
 from ffconv.errors import InputError
+from ffconv.wording import say
 
 
 def main(argv: Sequence[str]) -> None:
@@ -39,5 +40,5 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     except InputError as error:
-        print(f"ffconv: {error}", file=sys.stderr)
+        say(f"ffconv: {error}", file=sys.stderr)
         sys.exit(2)

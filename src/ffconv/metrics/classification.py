@@ -35,7 +35,7 @@ class ClassificationScores:
 
     Args:
         samples: number of samples counted.
-        top1, top5: accuracy in percent; with five classes or fewer top5 is 100.
+        top1, top5: accuracy in percent; with five classes or fewer top5 is 100, and nowhere reported.
         loss: mean loss per sample.
         per_class: one entry a class, in label order.
         confusion: (C, C) int64, rows the true class, columns the predicted one.
@@ -49,8 +49,9 @@ class ClassificationScores:
     confusion: Tensor
 
     def as_dict(self) -> dict[str, float]:
-        """``{"top1", "top5", "loss"}``."""
-        return {"top1": self.top1, "top5": self.top5, "loss": self.loss}
+        """``{"top1", "top5", "loss"}``, without top5 where there are five classes or fewer."""
+        scores = {"top1": self.top1, "top5": self.top5, "loss": self.loss}
+        return scores if len(self.per_class) > TOP else {"top1": self.top1, "loss": self.loss}
 
 
 class ClassificationMetrics:
@@ -64,7 +65,7 @@ class ClassificationMetrics:
         >>> logits, labels = torch.tensor([[2.0, 1.0], [3.0, 0.0]]), torch.tensor([0, 1])
         >>> metrics.update(logits, labels, losses=torch.tensor([0.25, 3.25]))
         >>> metrics.compute().as_dict()
-        {'top1': 50.0, 'top5': 100.0, 'loss': 1.75}
+        {'top1': 50.0, 'loss': 1.75}
     """
 
     def __init__(self, classes: Sequence[str]) -> None:
@@ -130,12 +131,16 @@ def label_ranks(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def write_per_class(scores: ClassificationScores, path: str | Path) -> None:
-    """Writes the per-class table as CSV: class, samples, top1 and top5 in percent (empty without samples)."""
+    """Write the per-class table as CSV: class, samples, top1 and top5 in percent (empty without samples).
+
+    With five classes or fewer there is no top5.
+    """
+    ranks = ("top1", "top5") if len(scores.per_class) > TOP else ("top1",)
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["class", "samples", "top1", "top5"])
+    writer.writerow(["class", "samples", *ranks])
     for score in scores.per_class:
-        percents = [f"{value:.4f}" if score.samples else "" for value in (score.top1, score.top5)]
+        percents = [f"{getattr(score, rank):.4f}" if score.samples else "" for rank in ranks]
         writer.writerow([score.name, score.samples, *percents])
     write_atomically(Path(path), table.getvalue().encode())
 

@@ -30,7 +30,7 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True)
 class PoseScores:
-    """COCO's summary of a whole set, in [0, 1]; NaN where no person of that size is annotated.
+    """COCO's summary of a whole set, in percent; NaN where no person of that size is annotated.
 
     Args:
         ap: mean of the average precision at similarities .50, .55, ..., .95.
@@ -64,9 +64,13 @@ class PoseMetrics:
     Args:
         samples: the persons that are looked at, with the ground truth of their images.
         transform: how their crops were made; the suppression of duplicates judges by the crops' areas.
+
+    Raises:
+        InputError: where faster-coco-eval is not installed.
     """
 
     def __init__(self, samples: PersonSamples, transform: PoseTransformConfig) -> None:
+        require_coco_evaluation()  # before the work
         self._samples = samples
         self._transform = transform
         self._batches: list[tuple[Tensor, Tensor]] = []
@@ -149,7 +153,7 @@ def person_scores(keypoint_scores: np.ndarray, box_scores: np.ndarray) -> np.nda
 def coco_scores(
     ground_truth: dict[str, Any], results: Sequence[Result], sigmas: Sequence[float]
 ) -> PoseScores:
-    """COCO's evaluation of results by faster-coco-eval, which computes what COCO's own code does.
+    """Run COCO's keypoint evaluation with faster-coco-eval, which gives pycocotools' numbers; in percent.
 
     Args:
         ground_truth: COCO format with one category, annotation ids from 1.
@@ -168,7 +172,8 @@ def coco_scores(
     evaluation = COCOeval_faster(truth, found, iouType="keypoints", kpt_oks_sigmas=list(sigmas))
     evaluation.params.catIds = [category["id"] for category in ground_truth["categories"]]
     evaluation.run()
-    values = {name: math.nan if value == -1 else value for name, value in evaluation.stats_as_dict.items()}
+    stats = evaluation.stats_as_dict
+    values = {name: math.nan if value == -1 else 100 * value for name, value in stats.items()}
     return PoseScores(
         ap=values["AP_all"],
         ap50=values["AP_50"],

@@ -53,7 +53,10 @@ class FFCResNet(ResNet):
         if not 0 <= ratio <= 1:
             raise InputError(f"ratio={ratio} must lie in [0, 1]")
         if se:
-            arguments["block_args"] = {**(arguments.get("block_args") or {}), "attn_layer": _squeeze_excitation}
+            arguments["block_args"] = {
+                **(arguments.get("block_args") or {}),
+                "attn_layer": _squeeze_excitation,
+            }
         super().__init__(zero_init_last=zero_init_last, **arguments)
         _ensure_shortcut(self.get_submodule("layer1.0"), arguments.get("norm_layer", nn.BatchNorm2d))
         paths = {"local_to_global": local_to_global, "global_to_local": global_to_local}
@@ -69,9 +72,18 @@ def _use_ffc(block: Any, ratio_in: float, ratio_out: float, lfu: bool, paths: di
     """Make all convolutions of a residual block FFCs: the first and the shortcut from ratio_in, all to ratio_out."""
 
     def ffc(conv: nn.Conv2d, ratio_in: float) -> nn.Conv2d | FFC2d:
-        if not (split_channels(conv.in_channels, ratio_in)[1] or split_channels(conv.out_channels, ratio_out)[1]):
+        if not (
+            split_channels(conv.in_channels, ratio_in)[1] or split_channels(conv.out_channels, ratio_out)[1]
+        ):
             return conv  # no global channels: the plain convolution
-        geometry = (conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation)
+        geometry = (
+            conv.in_channels,
+            conv.out_channels,
+            conv.kernel_size,
+            conv.stride,
+            conv.padding,
+            conv.dilation,
+        )
         # A switch cannot cut off a part whose only path it is.
         is_free = 0 < ratio_in < 1 and 0 < ratio_out < 1
         options: dict[str, Any] = {"ratio_in": ratio_in, "ratio_out": ratio_out, "lfu": lfu}

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ffconv.errors import require
 from ffconv.models.lama_layers import FourierOptions, GatedFFC2d, LamaFourierUnit
@@ -90,7 +91,24 @@ class LamaGenerator(nn.Module):
         self.head = nn.Conv2d(width, num_classes, 7, padding=3, padding_mode="reflect")
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.sigmoid(self.head(self.up(self.blocks(self.down(self.stem(x))))))
+        return self.decode(self.encode(x))
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Compute the features in front of the residual blocks, at 1 / ``multiple`` of the resolution."""
+        return self.down(self.stem(x))
+
+    def decode(self, features: Tensor, *, checkpointing: bool = False) -> Tensor:
+        """Draw the image from the features.
+
+        Args:
+            features: What ``encode`` gives.
+            checkpointing: Keep the inputs of each layer only, and compute the rest again for gradients.
+        """
+        if not checkpointing:
+            return torch.sigmoid(self.head(self.up(self.blocks(features))))
+        for layer in (*self.blocks, *self.up, self.head):
+            features = checkpoint(layer, features, use_reentrant=False)  # pyright: ignore[reportAssignmentType]
+        return torch.sigmoid(features)
 
 
 def hide(image: Tensor, mask: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from ffconv.errors import require
 from ffconv.dispatch import irfftn, rfftn
+from ffconv.errors import require
 from ffconv.functional import pad
 from ffconv.functional.ffc import conv
 from ffconv.nn import FFC2d, FourierUnit

@@ -139,7 +139,9 @@ class FFCNd(nn.Module):
         self.spectral = None
         if self.in_global and self.out_global:
             channels = (self.in_global, self.out_global)
-            self.spectral = SpectralTransform(*channels, 1, max(1, groups // 2), lfu, axes=self.axes, **factory)
+            self.spectral = SpectralTransform(
+                *channels, 1, max(1, groups // 2), lfu, axes=self.axes, **factory
+            )
         self.reset_parameters()
 
     @property
@@ -151,7 +153,9 @@ class FFCNd(nn.Module):
 
     def _axes(self, spectral: tuple[int, ...], geometry: ConvGeometry) -> Axes:
         """Return the layer's own kernel in time unless time is transformed, 1 along all other axes."""
-        reaches = [name == "t" and axis not in spectral for axis, name in enumerate(AXIS_NAMES[self.dims], start=2)]
+        reaches = [
+            name == "t" and axis not in spectral for axis, name in enumerate(AXIS_NAMES[self.dims], start=2)
+        ]
         kernel = tuple(k if own else 1 for k, own in zip(geometry.kernel_size, reaches, strict=True))
         dilation = tuple(d if own else 1 for d, own in zip(geometry.dilation, reaches, strict=True))
         return Axes(spectral, kernel, dilation, geometry.modes[0])

@@ -50,7 +50,9 @@ class Axes:
         """Number of axes of the map."""
         return len(self.kernel_size)
 
-    def channel_mixing_conv(self, in_channels: int, out_channels: int, groups: int, **factory: Any) -> _ConvNd:
+    def channel_mixing_conv(
+        self, in_channels: int, out_channels: int, groups: int, **factory: Any
+    ) -> _ConvNd:
         """Return the convolution without bias that mixes channels and keeps the map's size."""
         reaches = any(size > 1 for size in self.kernel_size)
         return _CONVS[self.dims](
@@ -139,7 +141,10 @@ class FourierUnit(nn.Module):
         self.groups = groups
         self.axes = axes
         dtype = dtype or torch.get_default_dtype()
-        factory: dict[str, Any] = {"device": device, "dtype": torch.float32 if dtype in LOW_PRECISION else dtype}
+        factory: dict[str, Any] = {
+            "device": device,
+            "dtype": torch.float32 if dtype in LOW_PRECISION else dtype,
+        }
         self.conv = axes.channel_mixing_conv(2 * in_channels, 2 * out_channels, groups, **factory)
         self.bn = axes.norm(2 * out_channels, **factory)
         self.register_load_state_dict_post_hook(_keep_float32)
@@ -175,7 +180,9 @@ def _keep_float32(unit: nn.Module, incompatible_keys: Any) -> None:
             for name, tensor in tensors.items():
                 if tensor is not None and tensor.dtype in LOW_PRECISION:
                     cast = tensor.detach().float()
-                    tensors[name] = nn.Parameter(cast, tensor.requires_grad) if tensors is module._parameters else cast
+                    tensors[name] = (
+                        nn.Parameter(cast, tensor.requires_grad) if tensors is module._parameters else cast
+                    )
 
 
 @own_type
@@ -215,7 +222,9 @@ class LocalFourierUnit(FourierUnit):
     ) -> None:
         parts = 2 ** len(axes.spectral)
         self.cut_channels = -(-in_channels // parts)
-        super().__init__(parts * self.cut_channels, out_channels, groups, axes=axes, device=device, dtype=dtype)
+        super().__init__(
+            parts * self.cut_channels, out_channels, groups, axes=axes, device=device, dtype=dtype
+        )
         self.in_channels = in_channels
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,11 +1,12 @@
 """Surgery on existing networks: convolutions become Fast Fourier Convolutions, images become clips."""
 
-from ffconv.surgery.convert import conversion_report, convert
+from ffconv.surgery.convert import convert
 from ffconv.surgery.fuse import fuse
 from ffconv.surgery.inflate import inflate
 from ffconv.surgery.inflate_layers import Temporal
 from ffconv.surgery.mixing import Mixing
-from ffconv.surgery.report import ConversionReport, ConversionRow
+from ffconv.surgery.recalibrate import recalibrate
+from ffconv.surgery.report import ConversionReport, ConversionRow, conversion_report
 from ffconv.surgery.rules import Plan
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "convert",
     "fuse",
     "inflate",
+    "recalibrate",
 ]

@@ -6,12 +6,27 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Size
 
-Span = tuple[int, int]
-"""The axes ``start ... stop - 1`` over which a tensor's channels are spread, in row-major order."""
+
+class Span(NamedTuple):
+    """The axes ``start ... stop - 1`` over which a tensor's channels are spread, in row-major order.
+
+    Args:
+        start: first axis.
+        stop: axis after the last one.
+        samples: samples whose channels follow one another on these axes, as inside an instance norm, which
+            computes (N, C, H, W) as (1, N C, H, W).
+    """
+
+    start: int
+    stop: int
+    samples: int = 1
+
+
+IMAGE_SPAN = Span(1, 2)
 
 # Every output channel is a sum over input channels.
 _MAKERS = frozenset({"mm", "addmm", "bmm", "baddbmm", "addbmm", "linear", "matmul", "dot", "mv"})
@@ -62,20 +77,20 @@ def follow(
     """
     if operation == "convolution":
         depthwise = is_depthwise(arguments[8], arguments[0].shape[1])
-        return Passage(Flow.KEEPS, (0,), (1, 2)) if depthwise else Passage(Flow.MAKES, (), (1, 2))
+        return Passage(Flow.KEEPS, (0,), IMAGE_SPAN) if depthwise else Passage(Flow.MAKES, (), IMAGE_SPAN)
     if operation in _MAKERS or operation.startswith("_scaled_dot_product"):
-        return Passage(Flow.MAKES, (), (len(result) - 1, len(result)))
+        return Passage(Flow.MAKES, (), Span(len(result) - 1, len(result)))
     if operation in _BLOCKWISE:
-        return Passage(Flow.KEEPS, (0,), (1, 2))
+        return Passage(Flow.KEEPS, (0,), IMAGE_SPAN)
     if operation in _SHUFFLES:
-        return Passage(Flow.MIXES, (), (1, 2))
+        return Passage(Flow.MIXES, (), IMAGE_SPAN)
     if operation in _PERMUTATIONS:
         return _permute(operation, arguments, *operands[0])
     spans = [_carried_span(source, span, result) for source, span in operands]
     common = next((span for span in spans if span is not None), None)
     if common is None:
         source, span = operands[0]
-        return Passage(Flow.MIXES, (), span if len(source) == len(result) else (1, 2))
+        return Passage(Flow.MIXES, (), span if len(source) == len(result) else IMAGE_SPAN)
     return Passage(Flow.KEEPS, tuple(i for i, span in enumerate(spans) if span == common), common)
 
 
@@ -86,16 +101,16 @@ def _permute(operation: str, arguments: Sequence[Any], source: Size, span: Span)
     else:
         a, b = (axis % len(source) for axis in arguments[1:3]) if operation == "transpose" else (0, -1)
         order[a], order[b] = order[b], order[a]
-    axes = [order.index(axis) for axis in range(*span)]
-    first, last = min(axes), max(axes)
-    if axes == list(range(first, last + 1)):
-        return Passage(Flow.KEEPS, (0,), (first, last + 1))
-    return Passage(Flow.MIXES, (), (first, last + 1) if last - first == len(axes) - 1 else (1, 2))
+    axes = [order.index(axis) for axis in range(span.start, span.stop)]
+    together = Span(min(axes), max(axes) + 1, span.samples)
+    if axes == list(range(together.start, together.stop)):
+        return Passage(Flow.KEEPS, (0,), together)
+    return Passage(Flow.MIXES, (), together if together.stop - together.start == len(axes) else IMAGE_SPAN)
 
 
 def _carried_span(source: Size, span: Span, result: Size) -> Span | None:
     """The channels' axes in a result, judged by shapes; None if it does not hold them in the same order."""
-    start, stop = span
+    start, stop, samples = span
     channels = source[start:stop]
     if len(source) == len(result) and result[start:stop] == channels:
         return span
@@ -106,15 +121,23 @@ def _carried_span(source: Size, span: Span, result: Size) -> Span | None:
     if result[start:stop] == channels:
         return span  # axes behind the channels were reduced or added
     if stop == len(source) and result[-len(channels) :] == channels:
-        return len(result) - len(channels), len(result)  # axes before channels that stand last
+        # Axes before channels that stand last.
+        return Span(len(result) - len(channels), len(result), samples)
     return None
 
 
 def _viewed_span(source: Size, span: Span, result: Size) -> Span | None:
-    """The axes of a reshaped tensor with as many channels and as many elements behind them as before."""
-    channels, behind = math.prod(source[span[0] : span[1]]), math.prod(source[span[1] :])
-    for start in range(1, len(result)):
-        for stop in range(start + 1, len(result) + 1):
-            if math.prod(result[start:stop]) == channels and math.prod(result[stop:]) == behind:
-                return start, stop
+    """Return the axes of a reshaped tensor that hold the channels, and nothing of the axes behind them."""
+    channels, behind = math.prod(source[span.start : span.stop]), math.prod(source[span.stop :])
+    held = {channels: span.samples}
+    if span.samples > 1:
+        held[channels // span.samples] = 1
+    else:
+        before = math.prod(source[: span.start])
+        held.setdefault(before * channels, before)
+    for count, samples in held.items():
+        for start in range(1, len(result)):
+            for stop in range(start + 1, len(result) + 1):
+                if math.prod(result[start:stop]) == count and math.prod(result[stop:]) == behind:
+                    return Span(start, stop, samples)
     return None

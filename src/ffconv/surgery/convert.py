@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import logging
+import warnings
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
 from torch import nn
 
+from ffconv.batch_norms import batch_norms
 from ffconv.errors import InputError, require
 from ffconv.nn import spectral_axes
 from ffconv.surgery.mixing import find_mixings
 from ffconv.surgery.policy import Policy
-from ffconv.surgery.replace import Options, build_ffc, count_hooks, find_unfit, put, why_misfit
-from ffconv.surgery.report import ConversionReport, ConversionRow, describe
+from ffconv.surgery.replace import Options, become_ffcs, count_hooks, find_unfit, why_misfit
+from ffconv.surgery.report import ConversionReport, ConversionRow, attach_report, describe
 from ffconv.surgery.rules import Decision, Plan, Rule, rule_from_patterns
 from ffconv.surgery.trace import Convolution, Trace, convolutions
 from ffconv.surgery.trial import trial_forward
 
-_REPORT = "_ffconv_report"
 _LOGGER = logging.getLogger(__name__)
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -36,14 +38,18 @@ def convert(
     example_input: Any = None,
     rules: Mapping[str, Decision] | Rule | None = None,
 ) -> Network:
-    """Replace the convolutions of a network by FFCs, in place, by the rule of the paper's ResNets.
+    """Turn the convolutions of a network into FFCs, in place, by the rule of the paper's ResNets.
 
     A trial forward without data shows what is what. The stem, the output heads and convolutions on 1x1 maps
     (as in squeeze-and-excitation) stay. Global channels begin after the stem (``ratio_in = 0``) and end with
     the last stage (``ratio_out = 0``; in a decoder, after its last upsampling). Maps that are added have one
     ratio. A convolution without global channels on either side stays. Weights are carried into the parts that
     correspond, the Spectral Transforms are new; data type, device, memory format, training mode,
-    ``requires_grad`` and hooks are kept.
+    ``requires_grad`` and hooks are kept. The convolution objects themselves become FFCs, so that lists, dicts
+    or partials that also hold them run what was converted.
+
+    A trained network needs :func:`ffconv.recalibrate` next, with a few hundred images and no labels, and
+    then fine-tuning: Spectral Transforms start anew, so the norms' statistics no longer fit the maps.
 
     Args:
         model: any network. FFCs that it has already stay.
@@ -62,16 +68,18 @@ def convert(
             pair makes it an FFC with just this ``(ratio_in, ratio_out)``. Or a function of name, convolution
             and :class:`Plan` that returns one of these, or the plan.
     Returns:
-        The model; :func:`conversion_report` says what was converted, what was left, and why.
+        The model; :func:`ffconv.conversion_report` says what was converted, what was left, and why. A warning
+        says that nothing was.
     Raises:
         InputError: if the ratio is outside [0, 1], a switch is neither true nor false, the trial forward
             fails, a pattern matches nothing, a rule cannot be followed, or a layer has no axis of that name.
             The model is unchanged then.
     Example:
+        >>> import ffconv
         >>> net = nn.Sequential(
         ...     nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 2, 1)
         ... )
-        >>> print(conversion_report(convert(net)))
+        >>> print(ffconv.conversion_report(convert(net)))
         convolution  layer               map                 outcome
         0            Conv2d 3 -> 8, 3x3  224x224 -> 222x222  left: input stem
         2            Conv2d 8 -> 8, 3x3  222x222 -> 220x220  FFC 0 -> 0.25
@@ -89,6 +97,7 @@ def convert(
     plans = Policy(trace, modules, ratio, unfit=unfit, why_misfit=partial(why_misfit, options=options)).plans(
         rule
     )
+    converted = [name for name, plan in plans.items() if plan.reason is None]
     report = ConversionReport(
         ratio=float(ratio),
         lfu=lfu,
@@ -97,12 +106,16 @@ def convert(
         spectral_dims=options.spectral_dims,
         rows=_rows(trace, modules, plans),
         mixings=find_mixings(trace, {name: (plan.ratio_in, plan.ratio_out) for name, plan in plans.items()}),
+        outdated_norms=bool(converted) and _holds_statistics(model),
     )
-    converted = [name for name, plan in plans.items() if plan.reason is None]
     _check_spectral_dims(spectral_dims, [modules[name] for name in converted])
-    put(model, {modules[name]: build_ffc(modules[name], plans[name], options) for name in converted})
-    setattr(model, _REPORT, report)
+    become_ffcs({modules[name]: plans[name] for name in converted}, options)
+    attach_report(model, report)
     _LOGGER.info("%s", report)
+    if ratio > 0 and not converted:
+        reasons = Counter(row.reason for row in report.rows)
+        listed = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+        warnings.warn(f"convert changed nothing in {type(model).__name__}: {listed}", stacklevel=2)
     return model
 
 
@@ -114,16 +127,10 @@ def _check_spectral_dims(names: Sequence[str] | None, converted: Iterable[Convol
         raise InputError(str(error)) from error
 
 
-def conversion_report(model: nn.Module) -> ConversionReport:
-    """What :func:`convert` did to a network. It goes along when the network is copied or pickled.
-
-    Raises:
-        InputError: if the network was not converted.
-    """
-    report = getattr(model, _REPORT, None)
-    if report is None:
-        raise InputError(f"{type(model).__name__} was not converted by ffconv.convert")
-    return report
+def _holds_statistics(model: nn.Module) -> bool:
+    """Return True if a batch norm has seen data; a new one has means of 0."""
+    means = [norm.running_mean for norm in batch_norms(model).values()]
+    return any(bool(mean.any()) for mean in means if mean is not None and not mean.is_meta)
 
 
 def _rows(

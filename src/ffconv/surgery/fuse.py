@@ -52,12 +52,16 @@ def fuse(model: nn.Module) -> fx.GraphModule:
     try:
         graph = _Tracer().trace(fused)
     except Exception as error:  # whatever the network's own code does with a traced value
-        raise InputError(f"{type(model).__name__} cannot be traced: {' '.join(str(error).split())}") from error
+        raise InputError(
+            f"{type(model).__name__} cannot be traced: {' '.join(str(error).split())}"
+        ) from error
     network = fx.GraphModule(fused, graph, type(model).__name__)
     _remove_identities(network)
     _fold_norms(network)
     for name, module in list(network.named_modules()):
-        if type(module) in _FFCS and not layers.is_watched(module):  # a subclass has paths of its own, such as gates
+        if type(module) in _FFCS and not layers.is_watched(
+            module
+        ):  # a subclass has paths of its own, such as gates
             parts = layers.image_parts(module)
             if not isinstance(parts, str):
                 network.set_submodule(name, FusedFFC(module, parts))  # pyright: ignore[reportArgumentType]

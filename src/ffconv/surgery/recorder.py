@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ffconv.surgery.channels import Flow, Span, follow, is_depthwise
+from ffconv.surgery.channels import IMAGE_SPAN, Flow, Span, follow, is_depthwise
 from ffconv.surgery.trace import Convolution, Node, Trace
 
 
@@ -19,6 +19,7 @@ class Recorder(TorchDispatchMode):
         super().__init__()
         self._nodes: list[Node] = []
         self._opened: set[str] = set()
+        self._weights: dict[int, str] = {}  # names of the watched convolutions, by the ids of their weights
         # By id; the tensors are kept alive, so that no id is used twice. Fake ones cost nothing.
         self._places: dict[int, tuple[int, Span]] = {}
         self._alive: list[Tensor] = []
@@ -27,7 +28,7 @@ class Recorder(TorchDispatchMode):
     def begin(self, arguments: Any) -> None:
         """Take the tensors among the network's arguments as its inputs."""
         for tensor in tensors_in(arguments):
-            self._place(tensor, Node("input", Flow.MAKES, (), (), tensor.shape), (1, 2))
+            self._place(tensor, Node("input", Flow.MAKES, (), (), tensor.shape), IMAGE_SPAN)
 
     def watch(self, name: str, module: Convolution) -> None:
         """Record the module's calls as one operation."""
@@ -41,7 +42,7 @@ class Recorder(TorchDispatchMode):
             sources = tuple(self._indices((inputs, keywords)))
             flow = Flow.KEEPS if depthwise else Flow.MAKES
             kept = sources if depthwise else ()
-            self._place(output, Node("convolution", flow, sources, kept, output.shape, name), (1, 2))
+            self._place(output, Node("convolution", flow, sources, kept, output.shape, name), IMAGE_SPAN)
 
         module.register_forward_pre_hook(enter)
         module.register_forward_hook(leave, with_kwargs=True)
@@ -50,6 +51,7 @@ class Recorder(TorchDispatchMode):
     def _note_opening(self, name: str, module: Convolution) -> None:
         """Note when the network reads the module's weight outside the module's own forward."""
         plain: Any = type(module)
+        self._weights |= {id(weight): name for weight in module._parameters.values() if weight is not None}
 
         def read(watched: nn.Module, attribute: str) -> Any:
             if attribute == "weight" and self._depth == 0:
@@ -69,7 +71,10 @@ class Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        sources = [t for t in tensors_in((args, kwargs)) if id(t) in self._places] if self._depth == 0 else []
+        read = tensors_in((args, kwargs)) if self._depth == 0 else []
+        # Also where the network keeps the weight itself, in a list say.
+        self._opened |= {self._weights[id(tensor)] for tensor in read if id(tensor) in self._weights}
+        sources = [tensor for tensor in read if id(tensor) in self._places]
         if sources:
             operation = func._schema.name.removeprefix("aten::").rstrip("_")
             for tensor in tensors_in(result):
@@ -91,7 +96,7 @@ class Recorder(TorchDispatchMode):
             self._places[id(base)] = self._places[id(view)]
             return
         sources = tuple(self._indices([base, view]))
-        self._place(base, Node("copy", Flow.MIXES, sources, (), base.shape), (1, 2))
+        self._place(base, Node("copy", Flow.MIXES, sources, (), base.shape), IMAGE_SPAN)
 
     def _place(self, tensor: Tensor, node: Node, span: Span) -> None:
         self._places[id(tensor)] = (len(self._nodes), span)

@@ -1,4 +1,4 @@
-"""Put FFCs in the places of convolutions: weights, flags and hooks go along."""
+"""Turn convolutions into FFCs: weights, flags and hooks go along."""
 
 from __future__ import annotations
 
@@ -84,23 +84,44 @@ def why_misfit(module: Convolution, plan: Plan, options: Options) -> str | None:
     if module.groups == 1:  # all else is as in the convolution
         return None
     try:
-        _build(module, plan, options, "meta")
+        FFC_OF[type(module)](**_arguments(module, plan, options), device="meta")
     except ValueError as error:
         return str(error)
     return None
 
 
-def build_ffc(module: Convolution, plan: Plan, options: Options) -> FFCNd:
-    """The FFC that takes a convolution's place, with its weights, flags and hooks."""
-    weight: Any = module.weight
-    bias = module.bias
-    ffc = _build(module, plan, options, weight.device)
-    ffc.load_dense_weight(weight, bias)
-    ffc.requires_grad_(weight.requires_grad)
-    if ffc.bias is not None and bias is not None:
-        ffc.bias.requires_grad_(bias.requires_grad)
-    match_memory_format(ffc, weight)
-    return take_place(ffc, module)
+def become_ffcs(plans: Mapping[Convolution, Plan], options: Options) -> None:
+    """Turn convolutions into FFCs, with their weights, flags and hooks.
+
+    The objects stay the same, so that whatever holds them (the network, but also its lists, dicts, partials
+    and closures) holds the FFCs. Where one fails, all are convolutions again.
+    """
+    before: list[tuple[Any, type, dict[str, Any]]] = [(one, type(one), dict(vars(one))) for one in plans]
+    try:
+        for module, plan in plans.items():
+            _become_ffc(module, plan, options)
+    except BaseException:
+        for module, kind, state in before:
+            module.__class__ = kind
+            vars(module).clear()
+            vars(module).update(state)
+        raise
+
+
+def _become_ffc(module: Any, plan: Plan, options: Options) -> None:
+    weight, bias, training = module.weight, module.bias, module.training
+    kind, arguments = FFC_OF[type(module)], _arguments(module, plan, options)
+    hooks = {name: getattr(module, name) for name in _HOOKS}
+    module.__class__ = kind
+    vars(module).clear()
+    kind.__init__(module, **arguments, device=weight.device)
+    module.load_dense_weight(weight, bias)
+    module.requires_grad_(weight.requires_grad)
+    if bias is not None:
+        module.bias.requires_grad_(bias.requires_grad)
+    match_memory_format(module, weight)
+    vars(module).update(hooks)
+    module.train(training)
 
 
 def match_memory_format(new: nn.Module, weight: torch.Tensor) -> None:
@@ -124,28 +145,20 @@ def count_hooks(module: nn.Module) -> int:
     return sum(len(getattr(module, name)) for name in _HOOKS_TO_COUNT)
 
 
-def put(model: nn.Module, replacements: Mapping[nn.Module, nn.Module]) -> None:
-    """Replace modules at every place where the network has them."""
-    for parent in list(model.modules()):
-        for key, child in list(parent._modules.items()):
-            if child is not None and child in replacements:
-                setattr(parent, key, replacements[child])
-
-
-def _build(module: Convolution, plan: Plan, options: Options, device: torch.device | str) -> FFCNd:
+def _arguments(module: Convolution, plan: Plan, options: Options) -> dict[str, Any]:
+    """Return the arguments of the FFC that a convolution becomes, apart from the device."""
     geometry: dict[str, Any] = {name: getattr(module, name) for name in _GEOMETRY}
-    return FFC_OF[type(module)](
-        module.in_channels,
-        module.out_channels,
-        bias=module.bias is not None,
-        ratio_in=plan.ratio_in,
-        ratio_out=plan.ratio_out,
-        lfu=options.lfu,
+    return {
+        "in_channels": module.in_channels,
+        "out_channels": module.out_channels,
+        "bias": module.bias is not None,
+        "ratio_in": plan.ratio_in,
+        "ratio_out": plan.ratio_out,
+        "lfu": options.lfu,
         # A path that is a part's only one stays: where the global channels begin and where they end.
-        local_to_global=options.local_to_global or not (plan.ratio_in > 0 and plan.ratio_out < 1),
-        global_to_local=options.global_to_local or not (plan.ratio_in < 1 and plan.ratio_out > 0),
-        spectral_dims=options.spectral_dims,
-        device=device,
-        dtype=next(module.parameters()).dtype,
+        "local_to_global": options.local_to_global or not (plan.ratio_in > 0 and plan.ratio_out < 1),
+        "global_to_local": options.global_to_local or not (plan.ratio_in < 1 and plan.ratio_out > 0),
+        "spectral_dims": options.spectral_dims,
+        "dtype": next(module.parameters()).dtype,
         **geometry,
-    )
+    }

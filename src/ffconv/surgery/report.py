@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from torch import nn
+
+from ffconv.errors import InputError
 from ffconv.surgery.mixing import Mixing
 from ffconv.surgery.trace import Convolution
+
+_ATTRIBUTE = "_ffconv_report"
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,8 @@ class ConversionReport:
         spectral_dims: likewise.
         rows: all convolutions in order of execution; those that were not reached at the end.
         mixings: where local and global channels are mixed between FFCs.
+        outdated_norms: True if the network was trained, and its batch norms hold statistics from before the
+            conversion; :func:`ffconv.recalibrate` ends that.
     """
 
     ratio: float
@@ -70,6 +77,7 @@ class ConversionReport:
     spectral_dims: tuple[str, ...] | None
     rows: tuple[ConversionRow, ...]
     mixings: tuple[Mixing, ...]
+    outdated_norms: bool = False
 
     def __getitem__(self, name: str) -> ConversionRow:
         """The row of a convolution, by name."""
@@ -108,7 +116,33 @@ class ConversionReport:
         if self.mixings:
             lines.append("local and global channels mixed between FFCs, each of which splits by position:")
             lines.extend(f"  {mixing}" for mixing in self.mixings)
+        if self.outdated_norms:
+            lines.append("batch norms hold statistics from before: call ffconv.recalibrate(model, images)")
         return "\n".join(lines)
+
+
+def attach_report(model: nn.Module, report: ConversionReport) -> None:
+    """Store the report with a network; it goes along when the network is copied or pickled."""
+    setattr(model, _ATTRIBUTE, report)
+
+
+def conversion_report(model: nn.Module) -> ConversionReport:
+    """Return what :func:`ffconv.convert` did to a network.
+
+    Raises:
+        InputError: If the network was not converted.
+    """
+    report = getattr(model, _ATTRIBUTE, None)
+    if report is None:
+        raise InputError(f"{type(model).__name__} was not converted by ffconv.convert")
+    return report
+
+
+def mark_recalibrated(model: nn.Module) -> None:
+    """Record in a network's report, if it has one, that its norms are up to date."""
+    report = getattr(model, _ATTRIBUTE, None)
+    if report is not None:
+        attach_report(model, replace(report, outdated_norms=False))
 
 
 def describe(module: Convolution) -> str:

@@ -149,7 +149,16 @@ def reports(scores: Sequence[Score]) -> list[Report]:
 
 
 def _report(title: str, scores: Sequence[Score]) -> Report:
-    columns = ("ratio", "LFU", "l -> g", "g -> l", "GFLOPs", "parameters (M)", scores[0].metric, "seeds")
+    columns = (
+        "ratio",
+        "LFU",
+        "l -> g",
+        "g -> l",
+        "parameters (M)",
+        "multiply-adds (G)",
+        scores[0].metric,
+        "seeds",
+    )
     rows = []
     for score in scores:
         variant, on = score.variant, {True: "yes", False: "no"}
@@ -159,8 +168,8 @@ def _report(title: str, scores: Sequence[Score]) -> Report:
             (
                 "0 (plain)" if plain else f"{variant.ratio:g}",
                 *("-" if plain else on[switch] for switch in switches),
-                f"{score.multiply_adds / 1e9:.3g}",
                 f"{score.parameters / 1e6:.2f}",
+                f"{score.multiply_adds / 1e9:.3f}",
                 score.text,
                 str(len(score.values)),
             )

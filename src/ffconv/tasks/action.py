@@ -56,12 +56,17 @@ class Action(LabelledTask):
     """
 
     name = "action"
+    noun = "videos"
 
     def __init__(self, config: ActionConfig, share: Share, *, classes: tuple[str, ...] | None = None):
         super().__init__(config, share, classes=classes, open_split=partial(open_videos, config.data))
         self.config = config
         self._loaders = self._split_loaders(self._opened, config.data.validation)
         self._testing = self._split_loaders(self._loaders.samples, config.data.test)
+
+    @property
+    def unit(self) -> str:
+        return "clips" if self.config.data.clip.segments == 1 else "videos"
 
     def build_model(self) -> nn.Module:
         network = build_network(self.config.model, len(self.classes))

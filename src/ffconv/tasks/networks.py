@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ffconv.errors import InputError, first_line, require
+from ffconv.files import checkpoint_file
 from ffconv.interop.hub import from_pretrained
 from ffconv.models.registry import create_network, put_weights, require_known
 from ffconv.tasks.packages import describe, is_bare
@@ -24,7 +25,8 @@ class ModelConfig:
     Args:
         name: Any image network timm knows, the ffc_* ones among them.
         arguments: What it takes beside the number of classes, as in `--model.arguments.ratio 0.25`.
-        weights: File of weights to start from: ours, the authors', torchvision's or timm's.
+        weights: File or run folder of weights to start from: ours, the authors', torchvision's, timm's,
+            LaMa's.
         new_classifier: Leave a classifier of another size at its initialisation, for fine-tuning.
     """
 
@@ -47,7 +49,9 @@ def build_network(config: ModelConfig, classes: int) -> nn.Module:
     if config.weights is not None:
         from ffconv.interop.weights import load_weights
 
-        load_weights(network, Path(config.weights), allow_new_classifier=config.new_classifier)
+        load_weights(
+            network, checkpoint_file(Path(config.weights)), allow_new_classifier=config.new_classifier
+        )
     return network
 
 

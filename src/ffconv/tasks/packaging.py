@@ -15,7 +15,7 @@ from ffconv.tasks.networks import load_trained
 from ffconv.tasks.packages import is_bare, is_described, preprocessing_of
 
 # Columns of metrics.csv that say how a run went, not what its network is worth.
-_OF_THE_RUN = ("lr", "seconds", "images_per_second", "skipped")
+_OF_THE_RUN = ("lr", "seconds", "samples_per_second", "skipped")
 
 
 def open_for_hub(path: Path) -> tuple[nn.Module, About]:

@@ -1,10 +1,10 @@
-"""Where the persons of a picture are: the whole picture, a file's boxes, a detector."""
+"""Boxes of the persons in a picture: the whole picture, those of a file, or a detector's."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
@@ -37,14 +37,16 @@ class Picture:
     """An image, or a frame of a video.
 
     Args:
-        name: Path below the folder that was given; of a frame, its video's name, # and its number.
-        number: What COCO calls ``image_id``.
+        name: Path below ``folder``; of a frame, its video's name, # and its number.
+        number: COCO's ``image_id``.
         image: RGB.
+        folder: Folder that was given, absolute.
     """
 
     name: str
     number: int
     image: Image.Image
+    folder: PurePath = field(default_factory=PurePath)
 
 
 FindPersons = Callable[[Picture], list[PersonBox]]
@@ -58,7 +60,9 @@ def whole_picture(picture: Picture) -> list[PersonBox]:
 class BoxFile:
     """Boxes of a COCO file: annotations (with their images' file names) or a detector's results.
 
-    Annotations find their picture by its file name, results, which know no names, by its number.
+    Annotations belong to the picture whose path ends with their image's ``file_name``, or whose path below
+    the given folder is the end of ``file_name``. Results, which have no names, belong to the picture with
+    their number.
 
     Args:
         path: The file.
@@ -74,23 +78,23 @@ class BoxFile:
         self.path = path
         content = read_json(path)
         self._by_name = isinstance(content, dict)
-        self._boxes: defaultdict[str | int, list[PersonBox]] = defaultdict(list)
+        self._boxes: defaultdict[int, list[PersonBox]] = defaultdict(list)
         try:
             entries = content["annotations"] if self._by_name else content
-            names: dict[int, str] = {}
+            known: set[int] = set()
+            self._named: defaultdict[str, list[tuple[PurePath, int]]] = defaultdict(list)
             for image in content["images"] if self._by_name else ():
-                require(
-                    image["id"] not in names, f"{path}: image {image['id']}: another image has the same id"
-                )
-                names[image["id"]] = PurePath(image["file_name"]).name
+                number, name = image["id"], PurePath(image["file_name"])
+                require(number not in known, f"{path}: image {number}: another image has the same id")
+                known.add(number)
+                self._named[name.name].append((name, number))
             for number, entry in enumerate(entries):
                 if entry["category_id"] != category or entry.get("iscrowd", 0):
                     continue
                 box = finite_numbers(entry["bbox"], 4, f"{path}: entry {number}", "bbox")
                 score = float(entry.get("score", 1.0))
                 if score >= threshold and min(box[2:]) > 0:
-                    image = entry["image_id"]
-                    self._boxes[names[image] if self._by_name else image].append(PersonBox(box, score))
+                    self._boxes[entry["image_id"]].append(PersonBox(box, score))
         except InputError:
             raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -100,8 +104,44 @@ class BoxFile:
         )
 
     def __call__(self, picture: Picture) -> list[PersonBox]:
-        key = PurePath(picture.name).name if self._by_name else picture.number
-        return self._boxes.get(key, [])
+        number = picture.number
+        if self._by_name:
+            number = self._image_id(picture.name, picture.folder)
+        return self._boxes.get(number, []) if number is not None else []
+
+    def check(self, names: Sequence[str], folder: PurePath) -> None:
+        """Check that no two pictures of a folder are one image of the file, and no two images one picture.
+
+        Raises:
+            InputError: naming them.
+        """
+        pictures: dict[int, str] = {}
+        for name in names if self._by_name else ():
+            number = self._image_id(name, folder)
+            if number is None:
+                continue
+            require(
+                number not in pictures,
+                f"{self.path}: image {number} may be {pictures.get(number)} or {name}: write its folder into"
+                " file_name",
+            )
+            pictures[number] = name
+
+    def _image_id(self, name: str, folder: PurePath) -> int | None:
+        """Return the id of a picture's image, None where the file does not list it."""
+        alike = self._named.get(PurePath(name).name, [])
+        found = [image for image in alike if _ends_with(folder / name, image[0])]
+        longest = max((len(image[0].parts) for image in found), default=0)
+        found = [image for image in found if len(image[0].parts) == longest]
+        found = found or [image for image in alike if _ends_with(image[0], PurePath(name))]
+        if len(found) > 1:
+            listed = " or ".join(str(image[0]) for image in found[:3])
+            raise InputError(f"{self.path}: {name} may be {listed}: predict the folder that holds them")
+        return found[0][1] if found else None
+
+
+def _ends_with(path: PurePath, end: PurePath) -> bool:
+    return path.parts[-len(end.parts) :] == end.parts
 
 
 def image_numbers(names: Sequence[str]) -> list[int]:

@@ -13,10 +13,10 @@ from ffconv.data.embedded import Split
 from ffconv.data.heatmaps import flip_average
 from ffconv.data.keypoint_sets import KeypointSet, require_same_keypoints
 from ffconv.data.pose_config import PoseDataConfig, open_persons
-from ffconv.data.pose_samples import PersonSamples
+from ffconv.data.pose_samples import PersonSamples, left_out_words
 from ffconv.data.pose_transforms import PoseTransformConfig, PreparePose, to_image
 from ffconv.errors import require
-from ffconv.metrics.keypoints import PoseMetrics, PoseScores
+from ffconv.metrics.keypoints import PoseMetrics, PoseScores, require_coco_evaluation
 from ffconv.tasks.heatmap_loss import heatmap_loss
 from ffconv.tasks.loaders import SplitLoaders
 from ffconv.tasks.networks import ModelConfig, build_network, load_trained, require_output
@@ -136,6 +136,7 @@ class Pose(SplitTask):
     """
 
     name = "pose"
+    noun = "persons"
     main_metric = "AP"
 
     def __init__(self, config: PoseConfig, share: Share, *, keypoints: KeypointSet | None = None) -> None:
@@ -158,6 +159,7 @@ class Pose(SplitTask):
 
     def check(self) -> None:
         hardest = self.config.loss.hardest
+        require_coco_evaluation()
         super().check()
         require(
             hardest is None or hardest <= len(self.keypoints),
@@ -196,6 +198,15 @@ class Pose(SplitTask):
             keypoints, scores = estimate(batch["image"], batch["to_image"])
             metrics.update(keypoints, scores, batch["index"])
         return metrics.compute()
+
+    def describe(self) -> str:
+        reasons = {split: left_out_words(self.left_out(split)) for split in ("train", "val")}
+        listed = "; ".join(f"{split} {words}" for split, words in reasons.items() if words)
+        return super().describe() + (f"\nannotations left out: {listed}" if listed else "")
+
+    def left_out(self, split: Split) -> dict[str, int]:
+        """Return the number of annotations of a split that are not samples, by reason."""
+        return dict(self._loaders.samples(split).left_out)
 
     def metadata(self) -> dict[str, Any]:
         return {

@@ -25,7 +25,8 @@ class SplitTaskConfig(Protocol):
 class SplitTask:
     """The part of `ffconv.training.task.Task` that is the same whatever the samples are.
 
-    A task sets its `name` and, in `__init__`, `self._loaders`; network, loss and evaluation are its own.
+    A task sets its `name`, the `noun` of its samples and, in `__init__`, `self._loaders`; network, loss and
+    evaluation are its own.
 
     Args:
         config: Network, data.
@@ -33,11 +34,16 @@ class SplitTask:
     """
 
     name: ClassVar[str]
+    noun: ClassVar[str] = "images"
     _loaders: SplitLoaders
 
     def __init__(self, config: SplitTaskConfig, share: Share) -> None:
         self.share = share
         self._settings = config
+
+    @property
+    def unit(self) -> str:
+        return self.noun
 
     def check(self) -> None:
         self._loaders.check()
@@ -47,6 +53,10 @@ class SplitTask:
 
     def train_batches(self, epoch: int, start: int) -> Iterable[Batch]:
         return self._loaders.train(epoch, start)
+
+    def describe(self) -> str:
+        train, val = (len(self._loaders.samples(split)) for split in ("train", "val"))
+        return f"{self._settings.model.name}: {train} training and {val} validation {self.noun}"
 
     def metadata(self) -> dict[str, Any]:
         data, model = plain(self._settings.data), self._settings.model

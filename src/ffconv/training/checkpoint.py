@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import pickle
 import warnings
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from ffconv.errors import InputError, first_line
-from ffconv.files import write_atomically
+from ffconv.files import require_regular, verify_torch_archive, write_atomically
 
 STATE = "state.pt"
 PREVIOUS_STATE = "state.previous.pt"
 _METADATA = "ffconv"
+_CHECKSUM = "crc32"  # in the metadata: safetensors has no check sum of its own
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, Any] | None) -> None:
@@ -37,19 +38,31 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[st
     from safetensors.torch import save
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    header = None if metadata is None else {_METADATA: json.dumps(metadata)}
-    write_atomically(path, save(tensors, metadata=header))
+    described = json.loads(json.dumps(metadata or {}))  # as it will be read: tuples become lists
+    described[_CHECKSUM] = _checksum(tensors, described)
+    # One entry: safetensors writes several in no fixed order, and equal weights would give different files.
+    write_atomically(path, save(tensors, metadata={_METADATA: json.dumps(described)}))
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The weights and the metadata that `save_weights` wrote.
+    """Return the weights and the metadata that `save_weights` wrote.
 
     Raises:
-        InputError: if the file is missing, truncated, or no checkpoint of ours.
+        InputError: If the file is missing, truncated, damaged, or no checkpoint of ours.
     """
     with _opened(path) as file:
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        return weights, _metadata_of(file, path)
+        return _tensors_of(file, path), _metadata_of(file, path)
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of any safetensors file.
+
+    Raises:
+        InputError: If the file is missing, truncated, or does not match the check sum that `save_weights`
+            gave it; files of others have none.
+    """
+    with _opened(path) as file:
+        return _tensors_of(file, path)
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -62,23 +75,55 @@ def read_metadata(path: Path) -> dict[str, Any]:
 def _opened(path: Path) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"no checkpoint at {path}")
     try:
+        require_regular(path)
         with safe_open(path, framework="pt") as file:
             yield file
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is no readable safetensors file, or a truncated one ({error})") from error
+        raise InputError(f"{path}: truncated or not a safetensors file ({error})") from error
+
+
+def _tensors_of(file: Any, path: Path) -> dict[str, Tensor]:
+    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    described = _described(file, path)
+    expected = described.pop(_CHECKSUM, None)
+    if expected not in (None, _checksum(tensors, described)):
+        raise InputError(f"{path}: damaged, its check sum is wrong: take another copy")
+    return tensors
+
+
+def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
+    """Return the CRC-32 of the metadata and of the tensors' names, types, sizes and values."""
+    crc = zlib.crc32(json.dumps(metadata, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        crc = zlib.crc32(f"{name} {tensor.dtype} {list(tensor.shape)}".encode(), crc)
+        crc = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, crc)
+    return f"{crc:08x}"
 
 
 def _metadata_of(file: Any, path: Path) -> dict[str, Any]:
-    metadata = (file.metadata() or {}).get(_METADATA)
-    if metadata is None:
+    metadata = _described(file, path)
+    metadata.pop(_CHECKSUM, None)
+    if not metadata:
         raise InputError(
             f"{path} does not say which network it belongs to: it was not saved by ffconv train"
             " (give such weights to a network with --model.weights)"
         )
-    return json.loads(metadata)
+    return metadata
+
+
+def _described(file: Any, path: Path) -> dict[str, Any]:
+    """Return what `save_weights` wrote beside the tensors, nothing for files of others."""
+    try:
+        described = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: damaged, its metadata is not JSON") from error
+    if not isinstance(described, dict):
+        raise InputError(f"{path}: damaged, its metadata is no table")
+    return described
 
 
 def save_state(folder: Path, state: Mapping[str, Any]) -> None:
@@ -89,10 +134,10 @@ def save_state(folder: Path, state: Mapping[str, Any]) -> None:
 
 
 def load_state(folder: Path) -> dict[str, Any] | None:
-    """The newest complete state in the folder, or None where there is none.
+    """Return the newest state in the folder that is complete and undamaged, or None where there is none.
 
     Raises:
-        InputError: if there are states and none of them can be read.
+        InputError: If there are states and none of them can be read.
     """
     reasons = []
     for name in (STATE, PREVIOUS_STATE):
@@ -100,8 +145,12 @@ def load_state(folder: Path) -> dict[str, Any] | None:
         if not path.is_file():
             continue
         try:
+            verify_torch_archive(path)
             state = torch.load(path, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        except InputError as error:
+            reasons.append(str(error))
+            continue
+        except Exception as error:  # what is no state of ours fails anywhere in the unpickler
             reasons.append(f"{path}: {first_line(error)}")
             continue
         if reasons:

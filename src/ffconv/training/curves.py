@@ -8,8 +8,14 @@ from ffconv.pictures import COLOURS, new_figure, png
 
 Rows = Sequence[Mapping[str, float]]
 
-_TITLES = {"lr": "learning rate", "top1": "top-1 (%)", "top5": "top-5 (%)", "hole_l1": "hole_l1 (%)"}
-_SETTINGS = {"epoch", "step", "images_per_second"}
+_TITLES = {
+    "lr": "learning rate",
+    "top1": "top-1 (%)",
+    "top5": "top-5 (%)",
+    "hole_l1": "hole_l1 (%)",
+    **{name: f"{name} (%)" for name in ("AP", "AP50", "AP75", "APM", "APL", "AR")},
+}
+_SETTINGS = {"epoch", "step", "samples_per_second"}
 _DASHES = ("-", "--", ":", "-.")
 
 

@@ -28,9 +28,12 @@ from ffconv.training.checkpoint import load_state, save_state, save_weights
 from ffconv.training.config import TrainingConfig
 from ffconv.training.folder import BEST, LAST, RunFolder
 from ffconv.training.optim import Schedule, build_optimizer, peak_learning_rate
-from ffconv.training.progress import Reporter
+from ffconv.training.progress import Reporter, folded
 from ffconv.training.signals import StopSignals
 from ffconv.training.task import Batch, DrawsPictures, Task, channels_last
+
+# Columns of an epoch's row that its line shows otherwise or not at all.
+_UNSHOWN = ("epoch", "step", "samples_per_second")
 
 
 class Diverged(InputError):
@@ -44,7 +47,7 @@ class Position:
     Args:
         step: Optimizer steps done.
         losses: Sum of the losses of the steps of this epoch.
-        images: Samples of this epoch so far, over all processes.
+        samples: Samples of this epoch so far, over all processes.
         seconds: Time spent on them.
         history: A row of metrics for each complete epoch.
         skipped: Reason for each sample left out, by name.
@@ -52,7 +55,7 @@ class Position:
 
     step: int = 0
     losses: float = 0.0
-    images: int = 0
+    samples: int = 0
     seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
@@ -86,9 +89,18 @@ class Trainer:
         config: How.
         accelerator: Devices and processes, see `ffconv.training.processes.start_accelerator`.
         folder: Where the run is kept.
+        later_runs: Runs of the same length that follow this one, for the time that is left.
     """
 
-    def __init__(self, task: Task, config: TrainingConfig, *, accelerator: Accelerator, folder: RunFolder):
+    def __init__(
+        self,
+        task: Task,
+        config: TrainingConfig,
+        *,
+        accelerator: Accelerator,
+        folder: RunFolder,
+        later_runs: int = 0,
+    ):
         loop = config.loop
         self.task, self.config, self.accelerator, self.folder = task, config, accelerator, folder
         torch.manual_seed(config.seed)
@@ -114,7 +126,15 @@ class Trainer:
         )
         self.at = Position()
         self.pending: list[Tensor] = []  # losses not yet looked at, one a step, on the device
-        self.running_loss: float | None = None
+        self.running_loss = math.nan  # before the first look
+        self.reporter = Reporter(
+            total_steps=loop.epochs * self.steps_per_epoch,
+            steps_per_epoch=self.steps_per_epoch,
+            active=accelerator.is_main_process,
+            unit=task.unit,
+            later_runs=later_runs,
+        )
+        task.watch_evaluation(self.reporter.evaluation)
 
     def fit(self) -> Outcome:
         """Trains from the folder's newest state to the end of the run, or until SIGTERM or SIGINT.
@@ -125,12 +145,8 @@ class Trainer:
         """
         self._restore()
         epochs = self.config.loop.epochs
-        reporter = Reporter(
-            total_steps=epochs * self.steps_per_epoch,
-            steps_per_epoch=self.steps_per_epoch,
-            active=self.accelerator.is_main_process,
-        )
-        with StopSignals() as self.signals, reporter as self.reporter, self.folder:
+        self._announce()
+        with StopSignals() as self.signals, self.reporter, self.folder:
             for epoch in range(len(self.at.history), epochs):
                 if self._train_epoch(epoch):
                     self._finish_epoch(epoch)
@@ -138,6 +154,19 @@ class Trainer:
                     self._save()
                     return self._outcome(self.signals.received)
         return self._outcome(None)
+
+    def _announce(self) -> None:
+        """Say what is about to run, and why its first step takes long."""
+        loop, device = self.config.loop, self.accelerator.device
+        parameters = sum(parameter.numel() for parameter in self.network.parameters())
+        batches = f"{self.steps_per_epoch} steps of {loop.batch_size} {self.task.unit}"
+        self.reporter.say(self.task.describe())
+        size = f"{parameters / 1e6:.2f} M parameters"
+        self.reporter.say(f"{size} on {device}, {loop.epochs} epochs of {batches}")
+        if self.at.step == loop.epochs * self.steps_per_epoch:
+            return
+        begun = f"after {self.at.step} steps: " if self.at.step else ""
+        self.reporter.say(f"{begun}first step: workers start, kernels and graphs are compiled if need be")
 
     def _outcome(self, stopped_by: int | None) -> Outcome:
         return Outcome(self.at.history, self.at.step, stopped_by)
@@ -152,16 +181,16 @@ class Trainer:
         self.model.train()
         started = time.perf_counter()
         for batches in grouped(self.task.train_batches(epoch, start), accumulate):
-            images = self._train_step(batches)
+            samples = self._train_step(batches)
             seconds, started = time.perf_counter() - started, time.perf_counter()
-            self.at.images += images
+            self.at.samples += samples
             self.at.seconds += seconds
             due = every > 0 and self.at.step % every == 0
-            if due or self.at.step % log_every == 0:
+            if due or self.at.step % log_every == 0 or math.isnan(self.running_loss):
                 self._look_at_losses()
             if due:
                 self._save()
-            self.reporter.step(self.at.step, images=images, seconds=seconds, loss=self.running_loss)
+            self.reporter.step(self.at.step, samples=samples, seconds=seconds, loss=self.running_loss)
             if self._asked_to_stop():
                 self._look_at_losses()
                 return False
@@ -203,7 +232,7 @@ class Trainer:
             if not math.isfinite(loss):
                 raise Diverged(f"the loss is {loss} at step {step}: {self._kept()}")
             self.at.losses += loss
-            smooth = loss if self.running_loss is None else self.running_loss
+            smooth = loss if math.isnan(self.running_loss) else self.running_loss
             self.running_loss = 0.9 * smooth + 0.1 * loss
         if self.accelerator.is_main_process:
             shown = {"step/loss": sum(losses) / len(losses), "step/lr": self.schedule(self.at.step - 1)}
@@ -222,23 +251,24 @@ class Trainer:
 
     def _finish_epoch(self, epoch: int) -> None:
         """Evaluates, writes the epoch's row, its weights and the state from which the next one starts."""
-        at = self.at
+        at, started = self.at, time.perf_counter()
         row = {
             "epoch": epoch + 1,
             "step": at.step,
             "lr": self.schedule(at.step - 1),
             "train_loss": at.losses / self.steps_per_epoch,
-            "images_per_second": round(at.images / max(at.seconds, 1e-9), 1),
+            "samples_per_second": round(at.samples / max(at.seconds, 1e-9), 1),
             **self._evaluate(),
         }
         at.history.append(row)
-        at.losses, at.images, at.seconds = 0.0, 0, 0.0
+        at.losses, at.samples, at.seconds = 0.0, 0, 0.0
         at.skipped |= dict(gather_object(list(self.task.skipped())))
         if self.accelerator.is_main_process:
             self._write_epoch()
             if isinstance(self.task, DrawsPictures):
                 self._draw(self.task)
         self._save()
+        self.reporter.epoch_ended(time.perf_counter() - started)
 
     def _evaluate(self) -> dict[str, float]:
         """The task's metrics; those of the averaged weights have "ema_" before their names."""
@@ -260,7 +290,7 @@ class Trainer:
         """The tables, the curves, and the weights to use: the averaged ones where an average is kept."""
         *earlier, row = self.at.history
         # Two runs with the same weights have the same file, however fast each was.
-        metrics = {name: value for name, value in row.items() if name != "images_per_second"}
+        metrics = {name: value for name, value in row.items() if name != "samples_per_second"}
         metadata = {**self.task.metadata(), "metrics": metrics}
         if self.average is None:
             weights, main = self.network.state_dict(), self.task.main_metric
@@ -273,10 +303,9 @@ class Trainer:
         self.folder.write_history(self.at.history)
         self.folder.write_skipped(self.at.skipped)
         self.folder.log(self.at.step, {f"epoch/{name}": value for name, value in row.items()})
-        values = "  ".join(
-            f"{name} {value:.4g}" for name, value in row.items() if name not in ("epoch", "step")
-        )
-        self.reporter.say(f"epoch {row['epoch']}/{self.config.loop.epochs} done  {values}")
+        rate = f"{row['samples_per_second']:.4g} {self.task.unit}/s"
+        values = [f"{name} {value:.4g}" for name, value in row.items() if name not in _UNSHOWN]
+        self.reporter.say(folded(f"epoch {row['epoch']}/{self.config.loop.epochs} done", [*values, rate]))
 
     def _draw(self, task: DrawsPictures) -> None:
         """The task's pictures, of the weights the epoch's file has."""
@@ -303,26 +332,35 @@ class Trainer:
         save_state(self.folder.path, state)
 
     def _restore(self) -> None:
-        """Goes to the newest complete state in the folder, if there is one.
+        """Go to the newest complete state in the folder, if there is one.
 
         Raises:
-            InputError: if the training set is no longer as large as it was.
+            InputError: If the training set has another size, or the state is of another network.
         """
         state = load_state(self.folder.path)
         if state is None:
             return
-        require(
-            state["steps_per_epoch"] == self.steps_per_epoch,
-            f"an epoch of the run in {self.folder.path} had {state['steps_per_epoch']} steps, now it has"
-            f" {self.steps_per_epoch}: resume with the same training set",
-        )
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
-        if self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.at = Position(**state["position"])
+        try:
+            before = state["steps_per_epoch"]
+            require(
+                before == self.steps_per_epoch,
+                f"an epoch of the run in {self.folder.path} had {before} steps, now it has"
+                f" {self.steps_per_epoch}: resume with the same training set",
+            )
+            self.network.load_state_dict(state["network"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.average is not None:
+                self.average.load_state_dict(state["average"])
+            if self.accelerator.scaler is not None:
+                self.accelerator.scaler.load_state_dict(state["scaler"])
+            self.at = Position(**state["position"])
+        except InputError:
+            raise
+        except Exception as error:  # a state of other contents fails anywhere
+            raise InputError(
+                f"the checkpoint in {self.folder.path} is not of this network and optimizer"
+                f" ({type(error).__name__}): resume with the same configuration, or choose another --output"
+            ) from error
 
     def _refuse_unfinite(self, weights: dict[str, Tensor]) -> None:
         # A step can ruin the weights while its own loss was still finite.

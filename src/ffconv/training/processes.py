@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, GradientAccumulationPlugin
 
+from ffconv.environment import launched_processes
 from ffconv.errors import require
 from ffconv.training.config import LoopConfig
 from ffconv.training.task import Share
@@ -16,25 +19,38 @@ _SUPPORTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MUL
 
 
 def start_accelerator(config: LoopConfig) -> Accelerator:
-    """Accelerate as the configuration wants it: one process, or one of those torchrun or accelerate started.
+    """Start Accelerate for one process, or join the processes that torchrun or accelerate started.
 
     Raises:
-        InputError: if the device cannot do the precision, or the launcher asks for sharded weights.
+        InputError: If the device cannot do the precision, or the launched processes cannot work together.
     """
     require(
         config.precision != "fp16" or (config.device == "auto" and torch.cuda.is_available()),
         "loop.precision=fp16 needs a CUDA device; bf16 does not",
     )
+    launched = launched_processes()
+    if launched > 1 and config.device == "auto" and torch.cuda.is_available():
+        local, devices = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        require(
+            local < devices,
+            f"LOCAL_RANK={local}, but there is {counted(devices, 'CUDA device')}: one process for each",
+        )
     # Accelerate remembers a process's first device and precision; every run of ours says its own.
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
     accelerator = Accelerator(
         mixed_precision=config.precision,
-        cpu=config.device == "cpu",
+        # Unless it is told so, Accelerate joins no other process on a machine without accelerator.
+        cpu=config.device == "cpu" or (launched > 1 and not torch.accelerator.is_available()),
         # The loop groups its batches itself; whatever the launcher's environment says of it is not meant.
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
     )
     kind = accelerator.distributed_type
     require(kind in _SUPPORTED, f"{kind.value} is not supported: launch with plain DDP")
+    require(
+        accelerator.num_processes == launched,
+        f"the launcher started {counted(launched, 'process')}, which cannot work together on"
+        f" {accelerator.device.type}: set the device to cpu, or start one process",
+    )
     return accelerator
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -61,6 +61,19 @@ class Task(Protocol):
     @property
     def main_metric(self) -> str:
         """The value of `evaluate` that chooses the best checkpoint; more is better."""
+        ...
+
+    @property
+    def unit(self) -> str:
+        """Name of the samples, in the plural: images, clips, ..."""
+        ...
+
+    def describe(self) -> str:
+        """Return network and data in words, once `check` has opened the data."""
+        ...
+
+    def watch_evaluation(self, watch: Callable[[Any], Iterator[Batch]]) -> None:
+        """Have the batches of evaluations go through a function that shows how many are done."""
         ...
 
     def check(self) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-import kernel_reference as reference
 import torch
 from torch import Tensor
 
+import kernel_reference as reference
 from ffconv.backends.cpu import kernels
 
 pytestmark = pytest.mark.skipif(not kernels.available(), reason="the CPU kernels were not built")
@@ -101,7 +101,13 @@ def test_spectral_transform(
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize(
     ("channels", "size"),
-    [((3, 8, 16), (7, 9)), ((20, 12, 24), (8, 6)), ((8, 40, 20), (4, 3)), ((5, 6, 7), (3, 100)), ((5, 6, 7), (100, 3))],
+    [
+        ((3, 8, 16), (7, 9)),
+        ((20, 12, 24), (8, 6)),
+        ((8, 40, 20), (4, 3)),
+        ((5, 6, 7), (3, 100)),
+        ((5, 6, 7), (100, 3)),
+    ],
 )
 def test_training(channels: tuple[int, int, int], size: tuple[int, int], count: int, layout: str) -> None:
     C_in, C, C_out = channels
@@ -138,7 +144,9 @@ def test_training(channels: tuple[int, int, int], size: tuple[int, int], count: 
     if conv2 is not None:
         parameters.append(exact_conv2)
         ours.append(grad_conv2)
-    for one, expected in zip(ours, torch.autograd.grad(exact, [exact_x, *parameters], grad.double()), strict=True):
+    for one, expected in zip(
+        ours, torch.autograd.grad(exact, [exact_x, *parameters], grad.double()), strict=True
+    ):
         assert_close(one, expected, 5e-4)
 
 
@@ -164,13 +172,23 @@ def make_ffc(
 GEOMETRIES = [  # kernel, stride, padding, dilation, modes, size, out_size
     pytest.param((1, 1), (1, 1), (0, 0), (1, 1), ("zeros", "zeros"), (7, 9), (7, 9), id="1x1"),
     pytest.param((3, 3), (1, 1), (1, 1), (1, 1), ("zeros", "zeros"), (8, 6), (8, 6), id="3x3"),
-    pytest.param((3, 3), (1, 1), (1, 1), (1, 1), ("reflect", "circular"), (16, 15), (16, 15), id="padding modes"),
+    pytest.param(
+        (3, 3), (1, 1), (1, 1), (1, 1), ("reflect", "circular"), (16, 15), (16, 15), id="padding modes"
+    ),
     pytest.param((3, 3), (2, 2), (1, 1), (1, 1), ("zeros", "zeros"), (9, 8), (5, 4), id="stride"),
     pytest.param((1, 1), (2, 2), (0, 0), (1, 1), ("zeros", "zeros"), (8, 7), (4, 4), id="1x1 stride"),
     pytest.param((3, 1), (2, 1), (0, 2), (1, 1), ("replicate", "replicate"), (9, 5), (4, 9), id="uneven"),
     pytest.param((2, 5), (1, 3), (3, 1), (3, 2), ("zeros", "zeros"), (9, 14), (10, 3), id="any offset"),
 ]
-CHANNELS = [(3, 2, 5, 4), (24, 8, 40, 24), (0, 6, 5, 3), (6, 0, 3, 4), (5, 3, 0, 8), (5, 3, 8, 0), (48, 16, 48, 16)]
+CHANNELS = [
+    (3, 2, 5, 4),
+    (24, 8, 40, 24),
+    (0, 6, 5, 3),
+    (6, 0, 3, 4),
+    (5, 3, 0, 8),
+    (5, 3, 8, 0),
+    (48, 16, 48, 16),
+]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -191,7 +209,9 @@ def test_ffc(
     else:
         outputs = channels[2]
     bias = randn(outputs)
-    exact = reference.ffc(x.double(), *double(weights), bias.double(), *geometry, double(layers), eps, double([conv2])[0])
+    exact = reference.ffc(
+        x.double(), *double(weights), bias.double(), *geometry, double(layers), eps, double([conv2])[0]
+    )
     y = kernels.ffc(x, *weights, bias, *geometry, layers, eps, conv2)
     assert_close(y, exact)
     expected_format = torch.channels_last if layout in ("last", "slice") else torch.contiguous_format
@@ -216,7 +236,9 @@ def test_any_number_of_threads(
     weights, layers, eps, conv2 = make_ffc(channels, (1, 1), 3, last=False)
     geometry = ((1, 1), (0, 0), (1, 1), ("zeros", "zeros"), (5, 6))
     x = lay_out(randn(batch, 32, 5, 6), layout)
-    exact = reference.ffc(x.double(), *double(weights), None, *geometry, double(layers), eps, double([conv2])[0])
+    exact = reference.ffc(
+        x.double(), *double(weights), None, *geometry, double(layers), eps, double([conv2])[0]
+    )
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -224,7 +246,9 @@ def test_any_number_of_threads(
         if layers:
             _, stats, saved = kernels.spectral_transform_forward(x, *spectral(layers, eps, conv2, x))
             grad = randn(batch, channels[3], 5, 6)
-            several = kernels.spectral_transform_backward(grad, x, *spectral(layers, eps, conv2, x), stats, saved)
+            several = kernels.spectral_transform_backward(
+                grad, x, *spectral(layers, eps, conv2, x), stats, saved
+            )
             torch.set_num_threads(1)
             one = kernels.spectral_transform_backward(grad, x, *spectral(layers, eps, conv2, x), stats, saved)
             assert_close(several[0], one[0].double())

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import oracles
-from ffconv.nn import FourierUnit, SpectralTransform, fft_backend, triton
 from ffconv.dispatch import irfftn, rfftn
+from ffconv.nn import FourierUnit, SpectralTransform, fft_backend, triton
 
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 torch.backends.cudnn.allow_tf32 = False  # rounded operands would hide what the kernels are off by

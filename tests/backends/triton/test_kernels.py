@@ -70,10 +70,9 @@ BUILDS = [
 def test_compiled_for_a_gpu_to_products_of_its_matrix_units(
     kernel: str, build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from ffconv.ops.triton import kernels, transforms
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
-
-    from ffconv.ops.triton import kernels, transforms
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     function = getattr(kernels, kernel)

@@ -1,6 +1,6 @@
-"""One training step of an FFC of images on the CPU, forward and backward.
+"""An FFC of images on the CPU: in inference one kernel, in training a forward and a backward pass.
 
-The Spectral Transform is one kernel. 3x3 convolutions of stride 1 run by Winograd's method where that pays, all
+In training the Spectral Transform is one kernel; 3x3 convolutions of stride 1 run by Winograd's method where that pays, all
 others by torch's convolution: once with the block weight or, where its zero block is large, once for each side.
 """
 
@@ -18,6 +18,44 @@ from ffconv.functional.ffc import block_weight, conv
 from ffconv.functional.geometry import ConvGeometry
 
 Weights = Sequence[Tensor | None]
+
+
+def ffc_inference(
+    x: Tensor,
+    l2l: Tensor | None,
+    l2g: Tensor | None,
+    g2l: Tensor | None,
+    bias: Tensor | None,
+    tensors: Sequence[Tensor],
+    eps: Sequence[float],
+    geometry: ConvGeometry,
+    size: Sequence[int],
+    residual: Tensor | None,
+    relu: bool,
+    packed: Tensor | None,
+) -> Tensor:
+    """Compute an FFC with running statistics, by one kernel.
+
+    Args:
+        x: Feature map.
+        l2l: W_l2l; so are the other weights, each None where there is no such path.
+        l2g: W_l2g.
+        g2l: W_g2l.
+        bias: (C_out,) or None.
+        tensors: As for ``functional.spectral_transform``, or none; so is ``eps``.
+        eps: Of the norms.
+        geometry: Of the convolution.
+        size: Height and width of the output.
+        residual: Added to the output, or None.
+        relu: Apply a ReLU at the end.
+        packed: Weights packed by ``kernels.pack_ffc``, or None.
+    """
+    layers, conv2 = (tensors[:-1], tensors[-1]) if tensors else ((), None)
+    before = [pads[0] for pads in geometry.pads]
+    return kernels.ffc(
+        *(x, l2l, g2l, l2g, bias, geometry.stride, before, geometry.dilation, geometry.modes, size),
+        *(layers, eps, conv2, residual, relu, packed),
+    )
 
 
 def ffc_forward(
@@ -140,7 +178,9 @@ def _uses_winograd(x: Tensor, weights: Weights, outputs: int, geometry: ConvGeom
         return False
     l2l, l2g, g2l = weights
     # It writes all channels of the output, and of the gradient, only if they have a path.
-    if (g2l is None and l2l is not None and l2l.shape[1] < x.shape[1]) or (l2g is None and _local(weights) < outputs):
+    if (g2l is None and l2l is not None and l2l.shape[1] < x.shape[1]) or (
+        l2g is None and _local(weights) < outputs
+    ):
         return False
     return kernels.winograd_pays(x, geometry.output_size(x.shape[2:]), outputs)
 
@@ -158,7 +198,9 @@ def _runs_by_side(weights: Weights) -> bool:
     return 4 * g2l.shape[1] * l2g.shape[0] >= inputs * outputs
 
 
-def _convolve(x: Tensor, weights: Weights, bias: Tensor | None, outputs: int, geometry: ConvGeometry) -> Tensor:
+def _convolve(
+    x: Tensor, weights: Weights, bias: Tensor | None, outputs: int, geometry: ConvGeometry
+) -> Tensor:
     l2l, l2g, g2l = weights
     padding = geometry.conv_padding
     if _uses_winograd(x, weights, outputs, geometry):
@@ -188,7 +230,9 @@ def _convolve_backward(
         left, from_local, grad_bias = _conv_backward(
             grad, x[:, :local], torch.cat([l2l, l2g]), geometry, has_bias, needs_x
         )
-        right, from_global, _ = _conv_backward(grad[:, :local_out], x[:, local:], g2l, geometry, False, needs_x)
+        right, from_global, _ = _conv_backward(
+            grad[:, :local_out], x[:, local:], g2l, geometry, False, needs_x
+        )
         grad_x = torch.cat([left, right], 1) if left is not None and right is not None else None
         return grad_x, [from_local[:local_out], from_local[local_out:], from_global], grad_bias
     weight = block_weight(weights, (outputs, x.shape[1], *geometry.kernel_size))
