@@ -154,20 +154,34 @@ def image_parts(layer: Any) -> SpectralParts | str:
 
 
 def fused_ffc(layer: Any, x: Tensor, residual: Tensor | None = None) -> Tensor | None:
-    """Run a fused FFC as one operator with packed weights, or return None where plain torch must run."""
-    if _cannot_fuse(x) or x.dim() != layer.dims + 2 or x.shape[1] != layer.in_channels:
+    """Run a fused FFC as one operator with packed weights, or return None where plain torch must run.
+
+    Takes a map without a batch, too, and any residual that broadcasts.
+    """
+    if isinstance(x, Tensor) and x.dim() == layer.dims + 1:
+        if isinstance(residual, Tensor) and residual.dim() == layer.dims + 1:
+            residual = residual.unsqueeze(0)
+        return layer.forward(x.unsqueeze(0), residual).squeeze(0)
+    if isinstance(x, Tensor) and (x.dim() != layer.dims + 2 or x.shape[1] != layer.in_channels):
+        expected = ("N", layer.in_channels, *("T", "H", "W")[-layer.dims :])
+        raise ValueError(f"a map of shape {tuple(x.shape)} must have shape ({', '.join(map(str, expected))})")
+    if _cannot_fuse(x):
         return None
     geometry, weights = layer.geometry, (layer.weight_l2l, layer.weight_l2g, layer.weight_g2l)
-    images, added = x, residual
+    images, added = x, None
     if layer.dims == 3:
         if table.cpu_refuses(x):
             return None
         geometry, images, weights = geometry.last_axes(2), fold_time(x), _squeezed(weights)
-        added = None if residual is None else fold_time(residual)
+    size = output_size(geometry, images)
+    if residual is not None:
+        if not isinstance(residual, Tensor) or residual.shape != (len(x), layer.out_channels, *x.shape[2:-2], *size):
+            return None
+        added = fold_time(residual) if layer.dims == 3 else residual
     eps = layer.eps
     call = table.FFCCall(
         *(images, weights, layer.bias, layer.spectral_tensors, eps, [False] * len(eps)),
-        *(geometry, output_size(geometry, images), added, layer.relu, layer.packed),
+        *(geometry, size, added, layer.relu, layer.packed),
     )
     row = table.choose("ffc", call)
     if row.run is None:
@@ -215,8 +229,9 @@ def _call_of_maps(
     dims = layer.axes.dims
     if reason := _not_of_images(layer.axes):
         return reason
-    if x.dim() != dims + 2:
-        return "the map has another number of axes than the layer"
+    in_channels = parts.tensors[0].shape[1] // (2 if len(parts.eps) == 1 else 1)
+    if x.dim() != dims + 2 or x.shape[1] != in_channels:
+        return "the map has another shape than the layer"
     if torch.is_autocast_enabled("cpu") and x.is_cpu:
         x = x.float()
     if dims == 3:
@@ -234,7 +249,7 @@ def spectral_parts(spectral: Any) -> SpectralParts | str:
     own = spectral._modules
     pairs = [(own["conv1"], own["bn1"])]
     for name in ("fu", "lfu"):
-        unit = own.get(name)
+        unit: Any = own.get(name)
         if unit is None and name == "lfu":
             continue
         if reason := _unusual(unit):
@@ -383,7 +398,7 @@ def _update_running_stats(norms: Sequence[Any], stats: Sequence[Tensor], y: Tens
             continue
         if norm.num_batches_tracked is not None:
             norm.num_batches_tracked.add_(1)
-        momentum = norm.momentum
+        momentum: Any = norm.momentum
         if momentum is None:
             momentum = 1.0 / norm.num_batches_tracked.to(mean.dtype)
         values = y.shape[0] * size

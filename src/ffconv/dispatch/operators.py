@@ -106,7 +106,7 @@ def _remember_irfftn(ctx: Any, inputs: tuple, output: Tensor) -> None:
 
 def _is_batched(grad: Tensor) -> bool:
     """Return True for a batch of gradients by ``is_grads_batched``, whose vmap takes no rules for operators."""
-    return not torch.compiler.is_compiling() and torch._C._functorch.is_legacy_batchedtensor(grad)
+    return not torch.compiler.is_compiling() and torch._C._functorch.is_legacy_batchedtensor(grad)  # pyright: ignore
 
 
 def _rfftn_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
@@ -427,10 +427,20 @@ def _defined_spectral(
     return functional.spectral_transform(x, tensors, batch_stats=batch_stats, eps=eps)
 
 
+def _separate(inputs: Sequence[Tensor | None]) -> tuple[list[Any], list[Tensor]]:
+    """Return aliases of the inputs, and those of them that need gradients.
+
+    The gradients of aliases end there, also where one input was computed from another.
+    """
+    with torch.enable_grad():
+        aliases = [t.view_as(t) if t is not None and t.requires_grad else t for t in inputs]
+    return aliases, [t for t in aliases if t is not None and t.requires_grad]
+
+
 def _gradients(definition: Callable[..., Tensor], inputs: Sequence[Tensor | None], grad: Tensor) -> list[Any]:
     """Return the gradients of the inputs of a definition, None where none is needed."""
     create_graph = torch.is_grad_enabled()
-    needed = [t for t in inputs if t is not None and t.requires_grad]
+    inputs, needed = _separate(inputs)
     with torch.enable_grad():
         found = torch.autograd.grad(
             definition(*inputs), needed, grad, create_graph=create_graph, allow_unused=True
@@ -448,9 +458,8 @@ def _second_gradients(
     """Return the gradients of ``grad`` and of the inputs, from those of the inputs' gradients."""
     create_graph = torch.is_grad_enabled()
     of_needed = [gg for t, gg in zip(inputs, grad_grads, strict=True) if t is not None and t.requires_grad]
-    needed = [t for t in inputs if t is not None and t.requires_grad]
+    (grad, *inputs), (_, *needed) = _separate([grad if grad.requires_grad else grad.detach().requires_grad_(), *inputs])
     with torch.enable_grad():
-        grad = grad if grad.requires_grad else grad.detach().requires_grad_()
         first = torch.autograd.grad(definition(*inputs), needed, grad, create_graph=True, allow_unused=True)
         pairs = [(f, gg) for f, gg in zip(first, of_needed, strict=True) if f is not None and gg is not None]
         if not pairs:

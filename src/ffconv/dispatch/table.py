@@ -176,7 +176,8 @@ def _cpu_tensors(tensors: Sequence[Tensor | None]) -> str | None:
             return f"a tensor is on {tensor.device.type}, not on the CPU"
         if tensor.dtype is not torch.float32:
             return f"a tensor is {str(tensor.dtype).removeprefix('torch.')}, not float32"
-        if tensor.is_neg():
+        # For compiled code the dispatcher resolves negative views.
+        if not torch.compiler.is_dynamo_compiling() and tensor.is_neg():
             return "a tensor is a negative view"
     return None
 
@@ -232,10 +233,8 @@ def _cpu_fft_supports(call: FFTCall) -> str | None:
 
 def _cpu_fft(call: FFTCall) -> Tensor:
     planes: Any = _planes(call.x, call.axes)
-    if call.width is None:
-        y = kernels.rfft2(planes, call.inner)
-    else:
-        y = kernels.irfft2(planes, call.width, call.inner)
+    width, inner = call.width, call.inner
+    y = kernels.rfft2(planes, inner) if width is None else kernels.irfft2(planes, width, inner)
     return _from_planes(y, call.x)
 
 

@@ -79,7 +79,10 @@ class ConvGeometry(NamedTuple):
 
     def last_axes(self, count: int) -> ConvGeometry:
         """Return the geometry of the last ``count`` axes."""
-        return self if count == len(self.stride) else ConvGeometry(*(field[-count:] for field in self))
+        if count == len(self.stride):
+            return self
+        fields: Any = [field[-count:] for field in self]
+        return ConvGeometry(*fields)
 
     def output_size(self, size: Iterable[int]) -> tuple[int, ...]:
         """Return the size of the convolution's output for a map of ``size``."""
@@ -151,7 +154,6 @@ def _conv_geometry(
 _cached_geometry = functools.lru_cache(maxsize=1024)(_conv_geometry)
 
 
-@functools.lru_cache(maxsize=1024)
 def encode_geometry(geometry: ConvGeometry) -> tuple[int, ...]:
     """Return a geometry of images as integers, which is what an operator takes."""
     kernel_size, stride, pads, dilation, modes = geometry

@@ -97,10 +97,11 @@ def _use_ffc(block: Any, ratio_in: float, ratio_out: float, lfu: bool, paths: di
     block.conv1 = ffc(block.conv1, ratio_in)
     block.conv2 = ffc(block.conv2, ratio_out)
     if isinstance(block, Bottleneck):
-        block.conv3 = ffc(block.conv3, ratio_out)
-    for i, layer in enumerate(block.downsample or ()):
+        block.conv3 = ffc(block.conv3, ratio_out)  # pyright: ignore[reportAttributeAccessIssue]
+    shortcut: Any = block.downsample
+    for i, layer in enumerate(shortcut or ()):
         if isinstance(layer, nn.Conv2d):
-            block.downsample[i] = ffc(layer, ratio_in)
+            shortcut[i] = ffc(layer, ratio_in)
 
 
 def _squeeze_excitation(channels: int, **arguments: Any) -> SEModule:

@@ -176,10 +176,11 @@ class FourierUnit(nn.Module):
 def _keep_float32(unit: nn.Module, incompatible_keys: Any) -> None:
     """Cast parameters that ``load_state_dict(assign=True)`` put in half precision."""
     for module in unit.modules():
-        for tensors in (module._parameters, module._buffers):
+        owned: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+        for tensors in owned:
             for name, tensor in tensors.items():
                 if tensor is not None and tensor.dtype in LOW_PRECISION:
-                    cast = tensor.detach().float()
+                    cast: Any = tensor.detach().float()
                     tensors[name] = (
                         nn.Parameter(cast, tensor.requires_grad) if tensors is module._parameters else cast
                     )

@@ -109,11 +109,13 @@ class FusedFFC(nn.Module):
     @layers.fused("fused_ffc")
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         images = layers.fold_time(x) if self.dims == 3 else x
-        weights, tensors = (self.weight_l2l, self.weight_l2g, self.weight_g2l), self.spectral_tensors
+        own: Any = self._buffers
+        weights = [own["weight_l2l"], own["weight_l2g"], own["weight_g2l"]]
         if self.dims == 3:
-            weights = tuple(weight if weight is None else weight.squeeze(2) for weight in weights)
+            weights = [weight if weight is None else weight.squeeze(2) for weight in weights]
         options: dict[str, Any] = {"batch_stats": [False] * len(self.eps), "eps": self.eps}
-        y = apply_ffc(images, weights, self.bias, tensors, self.geometry.last_axes(2), **options)
+        geometry = self.geometry.last_axes(2)
+        y = apply_ffc(images, weights, own["bias"], self.spectral_tensors, geometry, **options)
         y = layers.unfold_time(y, x) if self.dims == 3 else y
         y = y if residual is None else y + residual
         return F.relu(y) if self.relu else y

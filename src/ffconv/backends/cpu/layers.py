@@ -1,7 +1,7 @@
 """An FFC of images on the CPU: in inference one kernel, in training a forward and a backward pass.
 
-In training the Spectral Transform is one kernel; 3x3 convolutions of stride 1 run by Winograd's method where that pays, all
-others by torch's convolution: once with the block weight or, where its zero block is large, once for each side.
+In training the Spectral Transform is one kernel. 3x3 convolutions of stride 1 run by Winograd's method where that pays,
+all others by torch's convolution: once with the block weight or, where its zero block is large, once for each side.
 """
 
 from __future__ import annotations
