@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import oracles
+from assertions import assert_near, definition
 from ffconv.errors import InputError
 from ffconv.nn import FFC2d
 from ffconv.surgery import fuse
@@ -39,13 +40,14 @@ def _norms_outside_spectral_transforms(network: nn.Module) -> list[str]:
         {"local_to_global": False},
     ],
 )
-def test_layer_with_its_norm(options):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_layer_with_its_norm(dtype, options):
     network = _trained(
-        nn.Sequential(FFC2d(8, 8, 3, padding=1, **options), nn.BatchNorm2d(8), nn.ReLU()).double()
+        nn.Sequential(FFC2d(8, 8, 3, padding=1, **options), nn.BatchNorm2d(8), nn.ReLU()).to(dtype)
     )
-    x = torch.randn(2, 8, 7, 6, dtype=torch.float64)
+    x = torch.randn(2, 8, 7, 6, dtype=dtype)
     fused = fuse(network)
-    torch.testing.assert_close(fused(x), network(x), rtol=1e-10, atol=1e-10)
+    assert_near(fused(x), definition(network)(x.double()))
     assert not _norms_outside_spectral_transforms(fused)
 
 
@@ -172,15 +174,62 @@ class _Residual(nn.Module):
         ("scaled", 1),
     ],
 )
-def test_additions_to_an_ffc(kind, additions):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_additions_to_an_ffc(dtype, kind, additions):
     torch.manual_seed(0)
-    network = _Residual(kind).double().eval()
-    x = torch.randn(2, 8, 6, 7, dtype=torch.float64).to(memory_format=torch.channels_last)
+    network = _Residual(kind).to(dtype).eval()
+    x = torch.randn(2, 8, 6, 7, dtype=dtype).to(memory_format=torch.channels_last)
     fused = fuse(network)
     left = [node for node in fused.graph.nodes if node.op == "call_function" and "add" in str(node.target)]
     assert len(left) == additions
     with torch.no_grad():
         torch.testing.assert_close(fused(x.clone()), network(x.clone()))
+
+
+class _Sum(nn.Module):
+    """ffc(x) + other."""
+
+    def __init__(self, ffc: FFC2d) -> None:
+        super().__init__()
+        self.ffc = ffc
+
+    def forward(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        return self.ffc(x) + other
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize(
+    "other",
+    [
+        torch.randn(2, 8, 6, 5),
+        torch.randn(8, 1, 1),
+        torch.randn(1, 8, 1, 5),
+        torch.randn(3, 2, 8, 6, 5),
+        torch.randn(2, 8, 6, 5, dtype=torch.float64),
+        3,
+    ],
+    ids=lambda other: str(getattr(other, "shape", other)),
+)
+def test_a_residual_is_broadcast_and_promoted_as_by_torch(other, groups):
+    network, x = _Sum(FFC2d(8, 8, 3, padding=1, groups=groups, ratio=0.5)).eval(), torch.randn(2, 8, 6, 5)
+    with torch.no_grad():
+        y, expected = fuse(network)(x, other), network(x, other)
+    torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_map_without_a_batch():
+    network, x = nn.Sequential(FFC2d(8, 8, 3, padding=1), nn.BatchNorm2d(8)).eval(), torch.randn(8, 6, 5)
+    block = _Sum(FFC2d(8, 8, 1)).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(fuse(network)(x), network(x[None])[0], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(fuse(block)(x, x), block(x, x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_map_of_another_shape_is_refused():
+    fused = fuse(nn.Sequential(FFC2d(8, 8, 1)))
+    for shape in ((2, 4, 6, 5), (6, 5), (2, 8, 3, 6, 5)):
+        with pytest.raises(ValueError, match=r"must have shape \(N, 8, H, W\)"):
+            fused(torch.zeros(shape))
 
 
 def test_maps_of_a_network_that_returns_several_stay_as_they_were():

@@ -175,7 +175,8 @@ def fused_ffc(layer: Any, x: Tensor, residual: Tensor | None = None) -> Tensor |
         geometry, images, weights = geometry.last_axes(2), fold_time(x), _squeezed(weights)
     size = output_size(geometry, images)
     if residual is not None:
-        if not isinstance(residual, Tensor) or residual.shape != (len(x), layer.out_channels, *x.shape[2:-2], *size):
+        shape = (x.shape[0], layer.out_channels, *x.shape[2:-2], *size)
+        if not isinstance(residual, Tensor) or residual.shape != shape:
             return None
         added = fold_time(residual) if layer.dims == 3 else residual
     eps = layer.eps

@@ -458,7 +458,9 @@ def _second_gradients(
     """Return the gradients of ``grad`` and of the inputs, from those of the inputs' gradients."""
     create_graph = torch.is_grad_enabled()
     of_needed = [gg for t, gg in zip(inputs, grad_grads, strict=True) if t is not None and t.requires_grad]
-    (grad, *inputs), (_, *needed) = _separate([grad if grad.requires_grad else grad.detach().requires_grad_(), *inputs])
+    (grad, *inputs), (_, *needed) = _separate(
+        [grad if grad.requires_grad else grad.detach().requires_grad_(), *inputs]
+    )
     with torch.enable_grad():
         first = torch.autograd.grad(definition(*inputs), needed, grad, create_graph=True, allow_unused=True)
         pairs = [(f, gg) for f, gg in zip(first, of_needed, strict=True) if f is not None and gg is not None]
