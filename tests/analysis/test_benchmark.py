@@ -15,6 +15,7 @@ from ffconv.analysis.memory import MIB, peak_during
 from ffconv.analysis.networks import NetworkSpec
 from ffconv.analysis.subjects import OperatorShape, network_subject, operator_subjects
 from ffconv.analysis.work import MEMORY_FORMATS, Setting, Subject, Work
+from ffconv.dispatch import current_fft_backend
 from ffconv.environment import describe_environment
 from ffconv.errors import InputError
 from ffconv.nn import FFC2d
@@ -269,13 +270,13 @@ def test_a_step_runs_by_the_transforms_asked_for() -> None:
 
     class Engines(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            seen.append(current_engine())
+            seen.append(current_fft_backend())
             return x
 
     looking = Subject("a", Engines, lambda batch, size: torch.randn(batch, 3, *size))
-    compare([looking], Setting(size=(4, 4), transform="matrix"), Effort(1, 1, 0), peer="a")
-    assert set(seen) == {"matrix"}
-    assert current_engine() == "auto"
+    compare([looking], Setting(size=(4, 4), fft_backend="dft_matmul"), Effort(1, 1, 0), peer="a")
+    assert set(seen) == {"dft_matmul"}
+    assert current_fft_backend() == "auto"
 
 
 def test_ratios_and_quartiles() -> None:
@@ -343,7 +344,7 @@ def test_the_report_names_units_machine_and_method() -> None:
         (lambda: Setting(batch_size=0), "batch_size=0 must be at least 1"),
         (lambda: Setting(size=(0, 4)), "must be positive"),
         (lambda: Setting(memory_format="strided"), "memory_format='strided' must be one of faster, contig"),
-        (lambda: Setting(transform="fftw"), "engine='fftw' must be one of auto, fft"),
+        (lambda: Setting(fft_backend="fftw"), "fft_backend='fftw' must be one of auto, torch"),
         (lambda: Effort(rounds=0), "rounds=0 must be at least 1"),
         (lambda: Effort(threads=0), "threads=0 must be at least 1"),
         (lambda: OperatorShape(ratio=1.0), "ratio=1.0 must lie between 0 and 1"),

@@ -24,7 +24,7 @@ def gpu_report(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.fixture
 def plan(gpu_report: Any) -> Any:
     small = gpu_report.plan_for("cpu", quick=True)
-    one_engine = {"transforms": ("fft",), "engines": ("eager",), "peer": small.network}
+    one_engine = {"transforms": ("torch",), "engines": ("eager",), "peer": small.network}
     return replace(small, network="ffc_resnet18,layers=[1,1,1,1]", **one_engine)
 
 
@@ -80,5 +80,5 @@ def iter_of(plan: Any) -> list[str]:
 
 def test_on_cuda_everything_is_asked_for(gpu_report: Any) -> None:
     plan = gpu_report.plan_for("cuda", quick=False)
-    assert plan.transforms == ("fft", "matrix", "triton")
+    assert plan.transforms == ("torch", "dft_matmul", "triton")
     assert {"eager", "compile", "compile+graphs", "fused+compile+graphs"} <= set(plan.engines)

@@ -31,12 +31,12 @@ def test_operators_by_size_and_mode_as_json(tmp_path: Path, capsys: pytest.Captu
     assert {one["peer"] for one in measured} == {plain}
 
 
-def test_each_transform_has_its_own_lines(capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_backend_has_its_own_lines(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["benchmark", "operator", "fourier-unit", "--channels", "32", "--size", "6", *QUICK]
-    assert main([*words, "--transform", "fft", "matrix", "--format", "json"]) == 0
+    assert main([*words, "--fft_backend", "torch", "dft_matmul", "--format", "json"]) == 0
     measured = json.loads(capsys.readouterr().out)["measurements"]
-    ours = [one["transform"] for one in measured if one["subject"] == "FourierUnit"]
-    assert ours == ["fft", "matrix"]
+    ours = [one["fft_backend"] for one in measured if one["subject"] == "FourierUnit"]
+    assert ours == ["torch", "dft_matmul"]
 
 
 def test_a_memory_format_for_all(capsys: pytest.CaptureFixture[str]) -> None:
@@ -69,7 +69,7 @@ def test_lamas_generator_beside_its_transcription(capsys: pytest.CaptureFixture[
         ([], 'expected "kind" to be one of'),
         (["operator", "pooling"], "pooling"),
         (["operator", "ffc", "--size", "7"], "needs even sides"),
-        (["operator", "ffc", "--size", "8", "--transform", "fftw"], "fftw"),
+        (["operator", "ffc", "--size", "8", "--fft_backend", "fftw"], "fftw"),
         (["model", "--size", "3x224x224"], "size '3x224x224' must read side or HxW"),
         (["model", "--engine", "fused", "--mode", "training"], "leaves nothing to train"),
         (["model", "no_such_network", "--size", "32"], "no network is called 'no_such_network'"),

@@ -52,11 +52,11 @@ def test_a_named_network_as_onnx(tmp_path: Path, capsys: pytest.CaptureFixture[s
     words = ("--size", "65x47", "--check_input", str(image), "--time", "--rounds", "1")
     assert main(command(SMALL, tmp_path / "x.onnx", *words)) == 0
     printed = capsys.readouterr()
-    assert "onnx opset 18, transform matrix" in printed.out
+    assert "onnx opset 18, FFT backend dft_matmul" in printed.out
     assert "classification: image 1x3x65x47 float32 -> logits" in printed.out
     assert "weights: random" in printed.out
     assert f"{image} 1x3x65x47" in printed.out
-    assert "onnxruntime, matrix, float32" in printed.out
+    assert "onnxruntime, dft_matmul, float32" in printed.out
     assert printed.out.splitlines()[:4] == [
         f"writing {tmp_path / 'x.onnx'}",
         "loading it in onnxruntime",
@@ -143,7 +143,7 @@ def test_a_checkpoint_of_lama(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         (SMALL, ("--frames", "0"), "frames=0 must be at least 1"),
         (SMALL, ("--arguments", "{lfu: true}"), "are written ffc_resnet18"),
         ("lama_generator,width=4,blocks=0", ("--size", "60"), "takes sides that are multiples of 8"),
-        (SMALL, ("--transform", "fft", "--opset", "16"), "opset=16 must lie in 17 to 23"),
+        (SMALL, ("--fft_backend", "torch", "--opset", "16"), "opset=16 must lie in 17 to 23"),
         (SMALL, ("--to", "tensorrt"), "tensorrt"),
         (SMALL, ("--check", "false", "--check_input", "a.png"), "check_input is for a check"),
         (SMALL, ("--check_input", "none.png"), "none.png"),

@@ -27,7 +27,7 @@ def matrix_products(family: Family) -> None:
 
 def transforms(family: Family) -> None:
     """A graph with the standard operator DFT."""
-    operators, differences = _exported(family, ("onnxruntime",), transform="fft")
+    operators, differences = _exported(family, ("onnxruntime",), fft_backend="torch")
     assert operators["DFT"] >= 4  # a transform and its inverse, along two axes
     assert max(differences) < 1e-4
 

@@ -34,40 +34,40 @@ def write(network: nn.Module, path: Path, **config) -> ExportReport:
 
 
 @pytest.mark.parametrize(
-    ("transform", "opset", "engine"),
+    ("fft_backend", "opset", "engine"),
     [
-        ("matrix", 13, "onnxruntime"),
-        ("matrix", 18, "onnxruntime"),
-        ("matrix", 18, "openvino"),
-        ("fft", 17, "onnxruntime"),
-        ("fft", 18, "onnxruntime"),
-        ("fft", 20, "onnxruntime"),
+        ("dft_matmul", 13, "onnxruntime"),
+        ("dft_matmul", 18, "onnxruntime"),
+        ("dft_matmul", 18, "openvino"),
+        ("torch", 17, "onnxruntime"),
+        ("torch", 18, "onnxruntime"),
+        ("torch", 20, "onnxruntime"),
     ],
 )
-def test_other_engines_compute_the_network(transform, opset, engine, network, tmp_path: Path):
-    write(network, tmp_path / "x.onnx", transform=transform, opset=opset)
+def test_other_engines_compute_the_network(fft_backend, opset, engine, network, tmp_path: Path):
+    write(network, tmp_path / "x.onnx", fft_backend=fft_backend, opset=opset)
     x = torch.randn(1, 3, 33, 22)
     assert relative_difference(RUNNERS[engine](tmp_path / "x.onnx", x), network(x)) < 1e-5
 
 
-@pytest.mark.parametrize(("transform", "opset"), [("matrix", 13), ("fft", 17), ("fft", 20)])
-def test_the_file_has_the_opset_asked_for(transform, opset, network, tmp_path: Path):
-    write(network, tmp_path / "x.onnx", transform=transform, opset=opset)
+@pytest.mark.parametrize(("fft_backend", "opset"), [("dft_matmul", 13), ("torch", 17), ("torch", 20)])
+def test_the_file_has_the_opset_asked_for(fft_backend, opset, network, tmp_path: Path):
+    write(network, tmp_path / "x.onnx", fft_backend=fft_backend, opset=opset)
     model = onnx.load(tmp_path / "x.onnx")
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", opset)]
-    onnx.checker.check_model(model, full_check=transform == "matrix")
+    onnx.checker.check_model(model, full_check=fft_backend == "dft_matmul")
 
 
 def test_the_fft_form_has_standard_transforms(network, tmp_path: Path):
-    report = write(network, tmp_path / "x.onnx", transform="fft")
+    report = write(network, tmp_path / "x.onnx", fft_backend="torch")
     # Two units with a transform and its inverse, along two axes each.
     assert report.operators["DFT"] == 8
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("transform", ["fft", "matrix"])
-def test_open_sizes_take_others(transform, network, tmp_path: Path):
-    write(network, tmp_path / "x.onnx", transform=transform, dynamic=("batch", "size"))
+@pytest.mark.parametrize("fft_backend", ["torch", "dft_matmul"])
+def test_open_sizes_take_others(fft_backend, network, tmp_path: Path):
+    write(network, tmp_path / "x.onnx", fft_backend=fft_backend, dynamic=("batch", "size"))
     for size in ((1, 3, 34, 57), (3, 3, 21, 40)):
         x = torch.randn(size)
         assert relative_difference(by_onnxruntime(tmp_path / "x.onnx", x), network(x)) < 1e-5
@@ -99,7 +99,7 @@ def test_float16_is_taken_and_given(engine, network, tmp_path: Path):
 
 
 def test_float16_keeps_transforms_in_float32(network, tmp_path: Path):
-    write(network, tmp_path / "x.onnx", dtype="float16", transform="fft")
+    write(network, tmp_path / "x.onnx", dtype="float16", fft_backend="torch")
     model = onnx.shape_inference.infer_shapes(onnx.load(tmp_path / "x.onnx"))
     kinds = {value.name: value.type.tensor_type.elem_type for value in model.graph.value_info}
     read = {node.input[0] for node in model.graph.node if node.op_type == "DFT"}
@@ -159,9 +159,9 @@ print(json.loads(extra["ffconv.json"])["input_size"])
 """
 
 
-@pytest.mark.parametrize(("form", "transform"), [("torch-export", "fft"), ("torchscript", "matrix")])
-def test_torchs_files_load_where_ffconv_is_not(form, transform, network, tmp_path: Path):
-    write(network, tmp_path / "x.pt", to=form, transform=transform)
+@pytest.mark.parametrize(("form", "fft_backend"), [("torch-export", "torch"), ("torchscript", "dft_matmul")])
+def test_torchs_files_load_where_ffconv_is_not(form, fft_backend, network, tmp_path: Path):
+    write(network, tmp_path / "x.pt", to=form, fft_backend=fft_backend)
     x = torch.randn(1, 3, 33, 22)
     torch.save((x, network(x).detach()), tmp_path / "values.pt")
     words = [str(tmp_path / "x.pt"), form, str(tmp_path / "values.pt")]
@@ -170,16 +170,16 @@ def test_torchs_files_load_where_ffconv_is_not(form, transform, network, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("transform", "dynamic"),
+    ("fft_backend", "dynamic"),
     [
-        ("fft", ()),
-        ("matrix", ()),
-        pytest.param("fft", ("batch", "size"), marks=pytest.mark.slow),
-        pytest.param("matrix", ("batch", "size"), marks=pytest.mark.slow),
+        ("torch", ()),
+        ("dft_matmul", ()),
+        pytest.param("torch", ("batch", "size"), marks=pytest.mark.slow),
+        pytest.param("dft_matmul", ("batch", "size"), marks=pytest.mark.slow),
     ],
 )
-def test_torch_export_has_no_operator_of_ours(transform, dynamic, network, tmp_path: Path):
-    write(network, tmp_path / "x.pt2", to="torch-export", transform=transform, dynamic=dynamic)
+def test_torch_export_has_no_operator_of_ours(fft_backend, dynamic, network, tmp_path: Path):
+    write(network, tmp_path / "x.pt2", to="torch-export", fft_backend=fft_backend, dynamic=dynamic)
     nodes = torch.export.load(tmp_path / "x.pt2").graph.nodes
     assert not [node for node in nodes if "ffconv" in str(node.target)]
 
@@ -249,7 +249,7 @@ def test_exporters_are_silent(
     network, tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ):
     with caplog.at_level(logging.INFO):
-        write(network, tmp_path / "x.onnx", transform="fft", opset=17)
+        write(network, tmp_path / "x.onnx", fft_backend="torch", opset=17)
     printed = capfd.readouterr()
     theirs = [record for record in caplog.records if not record.name.startswith("ffconv.")]
     assert (printed.out, printed.err, theirs) == ("", "", [])
@@ -278,10 +278,10 @@ def test_a_network_that_cannot_be_exported_is_one_line(tmp_path: Path):
     ("config", "message"),
     [
         (
-            {"transform": "fft", "opset": 16},
+            {"fft_backend": "torch", "opset": 16},
             r"opset=16 must lie in 17 to 23 \(the operator DFT is of opset 17\)",
         ),
-        ({"transform": "matrix", "opset": 12}, "opset=12 must lie in 13 to 23$"),
+        ({"fft_backend": "dft_matmul", "opset": 12}, "opset=12 must lie in 13 to 23$"),
         ({"opset": 99}, "opset=99 must lie in 13 to 23"),
         ({"dynamic": ("time",)}, "dynamic=time is for networks of clips"),
         ({"dynamic": ("channels",)}, r"dynamic=\['channels'\] must be among batch, size, time"),
@@ -331,7 +331,7 @@ def test_an_engine_that_refuses_the_file_is_one_line(network, tmp_path: Path):
             network,
             tmp_path / "x.onnx",
             TINY_INPUT,
-            ExportConfig(transform="fft"),
+            ExportConfig(fft_backend="torch"),
             check=Check(engine="openvino"),
         )
     assert "\n" not in str(raised.value)

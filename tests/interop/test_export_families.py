@@ -100,10 +100,10 @@ def test_the_matrix_form_has_ordinary_operators_alone(family: Family, file: Path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("transform", ["fft", "matrix"])
-def test_open_batch_and_size(transform, family: Family, tmp_path: Path):
+@pytest.mark.parametrize("fft_backend", ["torch", "dft_matmul"])
+def test_open_batch_and_size(fft_backend, family: Family, tmp_path: Path):
     axes = ("batch", "size", "time") if family.given.is_clip else ("batch", "size")
-    config = ExportConfig(transform=transform, dynamic=axes)
+    config = ExportConfig(fft_backend=fft_backend, dynamic=axes)
     report = export(family.network(), tmp_path / "x.onnx", family.given, config)
     assert len(report.differences) == 3
     assert all(found.relative < 1e-4 for found in report.differences)

@@ -16,7 +16,7 @@ from ffconv.interop.onnx_simplify import simplify
 
 
 def exported(network: torch.nn.Module, x: torch.Tensor, *, optimize: bool) -> torch.onnx.ONNXProgram:
-    with quiet(), fft_backend("matrix"):
+    with quiet(), fft_backend("dft_matmul"):
         captured = capture(network, x, {})
         program = torch.onnx.export(captured, opset_version=18, verbose=False, optimize=optimize)
     assert program is not None

@@ -55,7 +55,9 @@ def _add_form(parser: CommandParser) -> None:
         default="dft_matmul",
         help="Fourier transforms as such (in ONNX the operator DFT), or as products of real matrices",
     )
-    parser.add_argument("--opset", type=int, default=18, help="of an ONNX file, 13 to 23; with fft from 17")
+    parser.add_argument(
+        "--opset", type=int, default=18, help="of an ONNX file, 13 to 23; FFT operators need 17"
+    )
     parser.add_argument(
         "--dtype", type=Literal["float32", "float16", "bfloat16"], default="float32", help="of the weights"
     )
