@@ -16,15 +16,25 @@ def must_decompose() -> str | None:
     """
     if torch.compiler.is_exporting() or torch.jit.is_tracing():
         return "a graph is exported"
-    if torch.compiler.is_dynamo_compiling():  # dynamo cannot trace the calls below
-        return None
+    if torch.compiler.is_dynamo_compiling():
+        return _transform_while_compiling()
+    if reason := _transform():
+        return reason
+    if torch._C._len_torch_dispatch_stack() > 0:
+        return "a dispatch mode is active"
+    return None
+
+
+def _transform() -> str | None:
     if torch._C._are_functorch_transforms_active():
         return "a torch.func transform is active"
     if forward_ad._current_level >= 0:
         return "forward-mode differentiation is active"
-    if torch._C._len_torch_dispatch_stack() > 0:
-        return "a dispatch mode is active"
     return None
+
+
+# Dynamo cannot trace the questions, but guards on the transforms that are active while it traces.
+_transform_while_compiling = torch.compiler.assume_constant_result(_transform)
 
 
 def is_plain_tensor(x: object) -> bool:
