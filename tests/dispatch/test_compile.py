@@ -49,6 +49,7 @@ def test_a_graph_holds_one_operator_a_layer() -> None:
     assert [target for target in targets if "getattr" not in target and "getitem" not in target] == ["ffconv.ffc"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [{}, {"stride": 2}, {"padding_mode": "reflect"}, {"groups": 2}, {"lfu": False}]
 )
@@ -70,6 +71,7 @@ def test_one_graph_for_all_sizes(options: dict[str, Any], mode: str) -> None:
         torch.testing.assert_close(one, other, **CLOSE)
 
 
+@pytest.mark.slow
 def test_frames() -> None:
     layer: Any = randomise_norms(FFC3d(8, 12, (1, 3, 3), padding=(0, 1, 1), ratio=0.5)).eval()
     compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend="aot_eager")
@@ -79,6 +81,7 @@ def test_frames() -> None:
             torch.testing.assert_close(compiled(x), layer(x), **CLOSE)
 
 
+@pytest.mark.slow
 def test_a_hook_inside_shows_in_the_compiled_layer() -> None:
     layer, x = _layer().eval(), torch.randn(2, 8, 6, 5)
     with torch.no_grad():
@@ -90,6 +93,7 @@ def test_a_hook_inside_shows_in_the_compiled_layer() -> None:
         assert (found - plain).abs().max() > 0.01
 
 
+@pytest.mark.slow
 def test_replaced_weights_count() -> None:
     layer, x = _layer().eval(), torch.randn(2, 8, 6, 5)
     compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
@@ -101,6 +105,7 @@ def test_replaced_weights_count() -> None:
         torch.testing.assert_close(compiled(x), layer(x), **CLOSE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("warm", [True, False])
 def test_fused_layers(warm: bool) -> None:
     layer = _layer().eval()
