@@ -54,7 +54,7 @@ def library() -> Library | None:
         if not path.exists():
             continue
         try:
-            return Library(name, _load(path))
+            return Library(name, load_functions(path))
         except (OSError, AttributeError) as error:  # missing libgomp, or a file of another version
             reason = str(error)
     if allowed:
@@ -67,7 +67,8 @@ def library_path(instruction_set: str) -> Path:
     return Path(__file__).with_name(f"kernels_{instruction_set}.so")
 
 
-def _load(path: Path) -> ctypes.CDLL:
+def load_functions(path: Path) -> ctypes.CDLL:
+    """Load one file of kernels."""
     functions = ctypes.CDLL(str(path))
     for name, (result, arguments) in _FUNCTIONS.items():
         function = getattr(functions, f"ffconv_{name}")
