@@ -349,6 +349,7 @@ inline void transform_map(const TransformArguments& of) {
   of.forward ? of.map.check_map("the map") : of.map.check_result("the map");
   const auto& [N, C, H, W] = of.map.sizes;
   check_planes(H, W);
+  check(of.forward || of.map.map().channel == 1, "planes are written channels last");
   of.spectrum.check_count(N * 2 * C * H * (W / 2 + 1), "the spectrum");
   run_transform({of.map.map(), of.spectrum.values, N, C, H, W, float(of.inner)}, of.forward);
 }
