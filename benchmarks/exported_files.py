@@ -1,7 +1,7 @@
 """Time of ONNX files of one network, by each engine that takes them, beside eager PyTorch in the same run.
 
-ffconv export ffc_resnet50 -o fft.onnx --transform fft
-ffconv export ffc_resnet50 -o matrix.onnx --transform matrix
+ffconv export ffc_resnet50 -o fft.onnx --fft_backend torch
+ffconv export ffc_resnet50 -o matrix.onnx --fft_backend dft_matmul
 python benchmarks/exported_files.py ffc_resnet50 fft.onnx matrix.onnx
 """
 

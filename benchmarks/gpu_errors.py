@@ -12,9 +12,7 @@ from torch import Tensor, nn
 from ffconv.analysis.networks import NetworkSpec
 from ffconv.analysis.watching import calibrate_norms
 from ffconv.analysis.work import Engine
-from ffconv.ops import transform_engine
-from ffconv.ops.engines import Engine as Transform
-from ffconv.ops.fourier import irfftn, rfftn
+from ffconv.dispatch import FFTBackend, fft_backend, irfftn, rfftn
 
 AXES = (2, 3)
 
@@ -34,18 +32,18 @@ def _there_and_back(x: Tensor, spectrum: Tensor) -> list[Tensor]:
 
 
 def transform_errors(
-    engine: Transform, size: tuple[int, int], dtype: torch.dtype, device: str
+    engine: FFTBackend, size: tuple[int, int], dtype: torch.dtype, device: str
 ) -> list[float]:
     """Of forward, inverse and their gradients, the map channels last in memory."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, 3, *size, dtype=torch.float64, generator=generator)
     spectrum = torch.randn(2, 6, size[0], size[1] // 2 + 1, dtype=torch.float64, generator=generator)
-    with transform_engine("fft"):
+    with fft_backend("torch"):
         expected = _there_and_back(x.clone(), spectrum.clone())
     on_device = (
         given.to(device, dtype, memory_format=torch.channels_last, copy=True) for given in (x, spectrum)
     )
-    with transform_engine(engine):
+    with fft_backend(engine):
         ours = _there_and_back(*on_device)
     return [_off(got.detach(), wanted.detach()) for got, wanted in zip(ours, expected, strict=True)]
 
@@ -54,7 +52,7 @@ class Way(NamedTuple):
     """How a network runs."""
 
     dtype: torch.dtype
-    transform: Transform = "auto"
+    fft_backend: FFTBackend = "auto"
     engine: Engine = "eager"
 
 
@@ -91,7 +89,7 @@ def _output_and_gradients(network: nn.Module, x: Tensor, way: Way) -> tuple[Tens
     low = way.dtype in (torch.bfloat16, torch.float16)
     scale = 2.0**10 if way.dtype == torch.float16 else 1.0  # of the loss, as a GradScaler's
     steps = 3 if mode else 1  # a CUDA graph runs as it is, is recorded, is replayed
-    with transform_engine(way.transform), torch.autocast(device, way.dtype if low else None, enabled=low):
+    with fft_backend(way.fft_backend), torch.autocast(device, way.dtype if low else None, enabled=low):
         network.eval()
         with torch.no_grad():
             for _ in range(steps):

@@ -22,13 +22,14 @@ from typing import Any, get_args
 
 import growth
 import torch
-import transform_engines
+import fft_backends
 from gpu_errors import Way, network_errors, transform_errors
 
 from ffconv.analysis.benchmark import Effort, Measurement, compare
 from ffconv.analysis.networks import NetworkSpec
 from ffconv.analysis.subjects import OperatorShape, inpainting_subjects, network_subject, operator_subjects
-from ffconv.analysis.work import Engine, Mode, Precision, Setting, Subject, Transform
+from ffconv.dispatch import FFTBackend
+from ffconv.analysis.work import Engine, Mode, Precision, Setting, Subject
 from ffconv.environment import describe_environment
 
 Lines = Iterator[str]
@@ -46,7 +47,7 @@ class Plan:
     """
 
     device: str
-    transforms: tuple[Transform, ...]
+    transforms: tuple[FFTBackend, ...]
     engines: tuple[Engine, ...]
     effort: Effort = field(default_factory=lambda: Effort(rounds=7))
     network: str = "ffc_resnet50"
@@ -69,7 +70,7 @@ class Plan:
 def plan_for(device: str, *, quick: bool) -> Plan:
     """The whole, or a small one of the same kind."""
     on_cuda = device.startswith("cuda")
-    transforms: tuple[Transform, ...] = ("fft", "matrix", "triton") if on_cuda else ("auto", "fft", "matrix")
+    transforms: tuple[FFTBackend, ...] = ("torch", "dft_matmul", "triton") if on_cuda else ("auto", "torch", "dft_matmul")
     engines = tuple(engine for engine in get_args(Engine) if on_cuda or engine in ("eager", "fused"))
     plan = Plan(device, transforms, engines)
     if not quick:
@@ -112,7 +113,7 @@ def times(measured: Sequence[Measurement]) -> Lines:
         setting = one.setting
         rows.append(
             (
-                *(one.subject, setting.mode, setting.dtype, setting.engine, setting.transform),
+                *(one.subject, setting.mode, setting.dtype, setting.engine, setting.fft_backend),
                 *(f"{setting.batch_size} x {setting.size[0]}", f"{one.median:.3f} ({low:.3f} to {high:.3f})"),
                 *(f"{peer.median:.3f}", f"{one.time_ratio:.2f}"),
                 "-" if "graphs" in setting.engine else f"{one.memory_ratio:.2f}",
@@ -170,7 +171,7 @@ def networks(plan: Plan) -> Lines:
     for name, of_network in ((plan.network, ways), (plan.peer, plain)):
         for way, errors in network_errors(name, images, of_network, plan.device).items():
             dtype = str(way.dtype).removeprefix("torch.")
-            rows.append((name, dtype, way.transform, way.engine, *(f"{error:.1e}" for error in errors)))
+            rows.append((name, dtype, way.fft_backend, way.engine, *(f"{error:.1e}" for error in errors)))
     yield from table(["network", "type", "transform", "engine", "output", "gradients"], rows)
 
 
@@ -182,7 +183,7 @@ def whole_networks(plan: Plan, mode: Mode) -> Lines:
     engines = [engine for engine in plan.engines if mode == "inference" or "fused" not in engine]
     settings = [replace(base, engine=engine) for engine in engines]
     settings += [
-        replace(base, engine=engine, transform=transform)
+        replace(base, engine=engine, fft_backend=transform)
         for engine in engines[:1]
         for transform in plan.transforms[1:]
     ]
@@ -196,7 +197,7 @@ def units(plan: Plan) -> Lines:
         size = (side, side)
         base = Setting(mode="training", device=plan.device, batch_size=plan.unit_batch, size=size)
         settings = [
-            replace(base, dtype=dtype, transform=transform)
+            replace(base, dtype=dtype, fft_backend=transform)
             for dtype, transform in product(precisions, plan.transforms)
         ]
         subjects = operator_subjects("fourier-unit", OperatorShape(channels), size)
@@ -209,7 +210,7 @@ def lama(plan: Plan) -> Lines:
     modes: tuple[Mode, ...] = get_args(Mode)
     shape = OperatorShape(plan.lama_channels, ratio=0.75, lfu=False, padding_mode="reflect")
     for side, mode, transform in product(plan.lama_sizes, modes, plan.transforms):
-        setting = Setting(mode=mode, device=plan.device, batch_size=1, size=(side, side), transform=transform)
+        setting = Setting(mode=mode, device=plan.device, batch_size=1, size=(side, side), fft_backend=transform)
         subjects = operator_subjects("ffc", shape, setting.size)
         measured += compared(plan, (subjects[0], subjects[-1]), [setting], subjects[-1].name)
     yield from times(measured)
@@ -239,7 +240,7 @@ def engines(plan: Plan) -> Lines:
     for channels, side in product(plan.engine_channels, plan.sides):
         x = torch.randn(min(64, plan.batch), channels, side, side, device=plan.device)
         x = x.contiguous(memory_format=torch.channels_last)
-        found = transform_engines.medians(x, plan.transforms, rounds=plan.effort.rounds, seconds=0.02)
+        found = fft_backends.medians(x, plan.transforms, rounds=plan.effort.rounds, seconds=0.02)
         rows.append((str(channels), str(side), *(f"{figure:.3f}" for figure in found)))
     yield from table(["channels", "side (px)", *plan.transforms], rows)
 

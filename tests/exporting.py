@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import oracles
 from ffconv.interop.export_input import NetworkInput
-from ffconv.ops import FFC2d
+from ffconv.nn import FFC2d
 
 #: Of what stands in every ONNX runtime: no transform, no complex number, no control flow.
 ORDINARY = frozenset(

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ffconv.ops import FFCNd, FourierUnit, LocalFourierUnit, SpectralTransform
+from ffconv.nn import FFCNd, FourierUnit, LocalFourierUnit, SpectralTransform
 
 IMAGE = (2, 3)
 AXES = {1: "l", 2: "hw", 3: "thw"}

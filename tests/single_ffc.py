@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ffconv.ops import FFC2d, FFC3d, transform_engine
+from ffconv.nn import FFC2d, FFC3d, fft_backend
 
 CHANNELS = (24, 40)
 
@@ -36,7 +36,7 @@ def image(*size: int, number: int = 2) -> Tensor:
 
 def by_parts(ffc: FFC2d, x: Tensor) -> Tensor:
     """By torch's operations."""
-    with torch.no_grad(), transform_engine("fft"):
+    with torch.no_grad(), fft_backend("fft"):
         return ffc(x)
 
 

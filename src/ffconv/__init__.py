@@ -3,19 +3,11 @@
 Importing the package enters the ``ffc_*`` networks in timm's registry.
 """
 
+from ffconv.dispatch import fft_backend, set_fft_backend
 from ffconv.interop.hub import About, from_pretrained, push_to_hub, save_pretrained
 from ffconv.interop.weights import load_weights
 from ffconv.models import FFCResNet, NonLocalBlock
-from ffconv.ops import (
-    FFC1d,
-    FFC2d,
-    FFC3d,
-    FourierUnit,
-    LocalFourierUnit,
-    SpectralTransform,
-    set_transform_engine,
-    transform_engine,
-)
+from ffconv.nn import FFC1d, FFC2d, FFC3d, FourierUnit, LocalFourierUnit, SpectralTransform
 from ffconv.surgery import Temporal, conversion_report, convert, fuse, inflate
 
 __version__ = "0.1.0"
@@ -39,6 +31,6 @@ __all__ = [
     "load_weights",
     "push_to_hub",
     "save_pretrained",
-    "set_transform_engine",
-    "transform_engine",
+    "set_fft_backend",
+    "fft_backend",
 ]

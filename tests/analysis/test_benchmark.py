@@ -17,8 +17,8 @@ from ffconv.analysis.subjects import OperatorShape, network_subject, operator_su
 from ffconv.analysis.work import MEMORY_FORMATS, Setting, Subject, Work
 from ffconv.environment import describe_environment
 from ffconv.errors import InputError
-from ffconv.ops import FFC2d
-from ffconv.ops.engines import current_engine
+from ffconv.nn import FFC2d
+from ffconv.dispatch import current_fft_backend
 
 QUICK = Effort(rounds=2, warmup=1, block=0)
 

@@ -14,7 +14,7 @@ from ffconv.analysis.complexity import Complexity, count_complexity
 from ffconv.analysis.definition import Part
 from ffconv.analysis.networks import NetworkSpec
 from ffconv.errors import InputError
-from ffconv.ops import FFC2d, FFC3d, FourierUnit, LocalFourierUnit, SpectralTransform
+from ffconv.nn import FFC2d, FFC3d, FourierUnit, LocalFourierUnit, SpectralTransform
 
 # In 10^9 multiply-adds at 224 x 224: ratio, LFU, convolutions and linear layer, zero block.
 RESNET50 = [

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ffconv.analysis import plots
 from ffconv.analysis.spectrum import RadialSpectrum, spectral_weights
-from ffconv.ops import FFC2d
+from ffconv.nn import FFC2d
 
 
 @pytest.fixture

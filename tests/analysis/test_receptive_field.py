@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ffconv.analysis.receptive_field import effective_receptive_field, half_radius
-from ffconv.ops import FFC2d
+from ffconv.nn import FFC2d
 
 
 def test_a_convolutions_field_is_the_absolute_value_of_its_kernel() -> None:

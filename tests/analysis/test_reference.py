@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ffconv.analysis import reference
-from ffconv.ops import FFC2d, FourierUnit, SpectralTransform
+from ffconv.nn import FFC2d, FourierUnit, SpectralTransform
 
 
 def stacked(values: Tensor) -> Tensor:

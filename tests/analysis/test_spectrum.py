@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ffconv.analysis.spectrum import feature_spectra, spectral_weights
 from ffconv.errors import InputError
-from ffconv.ops import FFC2d, FourierUnit
+from ffconv.nn import FFC2d, FourierUnit
 
 
 def unit_with(blocks: Tensor, groups: int = 1) -> FourierUnit:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import ffconv
-from ffconv.ops import FFC1d, FFC2d, FFC3d
+from ffconv.nn import FFC1d, FFC2d, FFC3d
 
 NARROW = {"layers": (1, 1, 1, 1), "channels": (16, 16, 32, 32), "num_classes": 5}
 

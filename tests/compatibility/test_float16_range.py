@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
 from ffconv.models.lama_layers import FourierOptions, LamaFourierUnit
-from ffconv.ops import FFC2d, FourierUnit, LocalFourierUnit, SpectralTransform
+from ffconv.nn import FFC2d, FourierUnit, LocalFourierUnit, SpectralTransform
 
 SIDE, LARGEST = 512, 1e4
 MAPS = ("nearly constant", "random", "checkerboard")

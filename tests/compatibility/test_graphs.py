@@ -65,7 +65,7 @@ def test_cuda_graphs_of_other_engines(engine: Engine) -> None:
     network, x = family.network().eval().cuda(), family.input().cuda()
     torch.compiler.reset()
     recorded = torch.compile(network, fullgraph=True, mode="reduce-overhead")
-    with torch.no_grad(), ffconv.transform_engine(engine):
+    with torch.no_grad(), ffconv.fft_backend(engine):
         for _ in range(3):
             torch.compiler.cudagraph_mark_step_begin()
             y = recorded(x).clone()

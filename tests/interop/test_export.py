@@ -18,7 +18,7 @@ from ffconv.errors import InputError
 from ffconv.interop.export import Check, ExportConfig, ExportReport, export
 from ffconv.interop.export_input import NetworkInput
 from ffconv.interop.onnx_graph import operators
-from ffconv.ops import LocalFourierUnit
+from ffconv.nn import LocalFourierUnit
 
 RUNNERS = {"onnxruntime": by_onnxruntime, "openvino": by_openvino}
 

@@ -12,11 +12,11 @@ import torch
 from exporting import TINY_INPUT, TinyNetwork, by_onnxruntime, relative_difference, trained
 from ffconv.interop.export_torch import capture, quiet
 from ffconv.interop.onnx_simplify import simplify
-from ffconv.ops import transform_engine
+from ffconv.dispatch import fft_backend
 
 
 def exported(network: torch.nn.Module, x: torch.Tensor, *, optimize: bool) -> torch.onnx.ONNXProgram:
-    with quiet(), transform_engine("matrix"):
+    with quiet(), fft_backend("matrix"):
         captured = capture(network, x, {})
         program = torch.onnx.export(captured, opset_version=18, verbose=False, optimize=optimize)
     assert program is not None

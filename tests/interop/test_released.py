@@ -9,7 +9,7 @@ import torch
 import golden
 import released
 from ffconv.interop.weights import load_weights
-from ffconv.ops import FFC2d, FourierUnit, SpectralTransform
+from ffconv.nn import FFC2d, FourierUnit, SpectralTransform
 
 pytestmark = pytest.mark.reference
 

@@ -11,7 +11,7 @@ from torch import nn
 import released
 from ffconv.errors import InputError
 from ffconv.interop.weights import WeightsMismatchError, load_weights
-from ffconv.ops import FFC2d, FourierUnit, SpectralTransform
+from ffconv.nn import FFC2d, FourierUnit, SpectralTransform
 
 NORM = ("weight", "bias", "running_mean", "running_var")
 

@@ -8,7 +8,7 @@ import torch
 
 import ffconv
 from ffconv.errors import InputError
-from ffconv.ops import FFC2d
+from ffconv.nn import FFC2d
 
 
 def test_it_is_the_conversion_of_the_network():

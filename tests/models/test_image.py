@@ -14,7 +14,7 @@ from torch import nn
 
 import ffconv.models  # noqa: F401
 from ffconv.errors import InputError
-from ffconv.ops import FFC2d
+from ffconv.nn import FFC2d
 
 NETWORKS = [
     "ffc_resnet18",

@@ -15,7 +15,7 @@ from ffconv.errors import InputError
 from ffconv.models import LamaGenerator
 from ffconv.models.inpainting import hide
 from ffconv.models.lama_layers import FourierOptions, GatedFFC2d, LamaFourierUnit, PositionedNorm
-from ffconv.ops import FourierUnit
+from ffconv.nn import FourierUnit
 
 OPTIONS = [
     {},

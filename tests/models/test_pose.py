@@ -7,7 +7,7 @@ from torch import nn
 
 from ffconv.errors import InputError
 from ffconv.models import SimpleBaseline
-from ffconv.ops import FFC2d
+from ffconv.nn import FFC2d
 
 NETWORKS = [f"{kind}pose_resnet{depth}" for kind in ("", "ffc_") for depth in (18, 34, 50, 101, 152)]
 # Millions of parameters of the published networks.

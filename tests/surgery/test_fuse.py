@@ -11,7 +11,7 @@ from torch import nn
 
 import oracles
 from ffconv.errors import InputError
-from ffconv.ops import FFC2d
+from ffconv.nn import FFC2d
 from ffconv.surgery import fuse
 
 

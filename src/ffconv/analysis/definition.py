@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from ffconv.ops import Axes, FFCNd, FourierUnit, LocalFourierUnit, SpectralTransform
+from ffconv.nn import Axes, FFCNd, FourierUnit, LocalFourierUnit, SpectralTransform
 
 FFT_FORMULA = "5/4 HW log2(HW) multiply-adds for one real H x W transform"
 DEFINED = (FFCNd, SpectralTransform, FourierUnit)

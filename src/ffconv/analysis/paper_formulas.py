@@ -9,7 +9,7 @@ from torch import nn
 from ffconv.analysis.complexity import Complexity, count_complexity
 from ffconv.analysis.definition import Part
 from ffconv.errors import InputError
-from ffconv.ops import FFC2d
+from ffconv.nn import FFC2d
 
 NOTES = (
     "Multiply-adds of g -> g: the paper's a^2/2 C1 C2 HW + 13/16 a^2 C2^2 HW cannot be derived from its "

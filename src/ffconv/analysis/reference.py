@@ -2,7 +2,7 @@
 
 Feature maps are pairs (local, global), real and imaginary parts are stacked as [all real, all imaginary], and
 every arrow of the figures is an operation of its own. Nothing is fused, reordered or done in place: this is
-what the operators of :mod:`ffconv.ops` are measured against and, on even sides, must equal.
+what the operators of :mod:`ffconv.nn` are measured against and, on even sides, must equal.
 
 Reference: Chi et al., NeurIPS 2020, Fig. 1 (FFC), Fig. 2 (Spectral Transform, Fourier Unit), Fig. 3 (LFU).
 """
@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ffconv.ops import split_channels
+from ffconv.nn import split_channels
 
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 

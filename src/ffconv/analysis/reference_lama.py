@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ffconv.analysis import reference
-from ffconv.ops import split_channels
+from ffconv.nn import split_channels
 
 Pair = tuple[Tensor, Tensor]
 

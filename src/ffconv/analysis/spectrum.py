@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ffconv.analysis.watching import watch
 from ffconv.errors import InputError
-from ffconv.ops import FFC2d, FourierUnit, LocalFourierUnit
+from ffconv.nn import FFC2d, FourierUnit, LocalFourierUnit
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from ffconv.analysis.networks import NetworkSpec, takes_clips
 from ffconv.analysis.work import Subject
 from ffconv.errors import require
 from ffconv.models import LamaGenerator
-from ffconv.ops import FFC2d, FourierUnit, SpectralTransform, split_channels
+from ffconv.nn import FFC2d, FourierUnit, SpectralTransform, split_channels
 
 Operator = Literal["fourier-unit", "spectral-transform", "ffc"]
 _FRAMES = 8

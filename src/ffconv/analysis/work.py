@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ffconv.errors import InputError, require
-from ffconv.ops import transform_engine
-from ffconv.ops.engines import Engine as Transform
+from ffconv.dispatch import FFTBackend, fft_backend
 from ffconv.surgery import fuse
 
 Mode = Literal["inference", "training"]
@@ -38,8 +37,8 @@ class Setting:
         dtype: float32 and float64 throughout; bfloat16 and float16 by autocast.
         engine: eager, compile (torch.compile), fused (batch norms folded into the convolutions before them by
             torch.fx; inference only), or both; with graphs, what is compiled is recorded as CUDA graphs.
-        transform: who computes the Fourier transforms of our operators, see
-            :func:`ffconv.ops.transform_engine`; the plain transcriptions keep torch.fft.
+        fft_backend: Backend of the Fourier transforms of our operators, see
+            :func:`ffconv.fft_backend`; the plain transcriptions keep torch.fft.
         memory_format: of network and input; "faster" tries each subject in both.
         device: cpu, cuda or cuda:N.
         batch_size: images a step.
@@ -55,7 +54,7 @@ class Setting:
     device: str = "cpu"
     batch_size: int = 8
     size: tuple[int, int] = (224, 224)
-    transform: Transform = "auto"
+    fft_backend: FFTBackend = "auto"
     memory_format: MemoryFormat | Literal["faster"] = "faster"
 
     def __post_init__(self) -> None:
@@ -77,7 +76,7 @@ class Setting:
         present = not self.device.startswith("cuda") or torch.cuda.is_available()
         require(present, f"device={self.device}: this machine has no CUDA device")
         try:
-            with transform_engine(self.transform):
+            with fft_backend(self.fft_backend):
                 pass
         except ValueError as error:
             raise InputError(str(error)) from error
@@ -153,7 +152,7 @@ class Work:
 
     def __call__(self) -> None:
         """One step, on a CUDA device only started."""
-        with transform_engine(self.setting.transform):
+        with fft_backend(self.setting.fft_backend):
             self._step()
 
     def _step(self) -> None:

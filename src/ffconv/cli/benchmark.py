@@ -15,6 +15,7 @@ from ffconv.errors import InputError, first_line
 if TYPE_CHECKING:
     from ffconv.analysis.tables import Table
     from ffconv.analysis.work import Setting, Subject
+    from ffconv.dispatch import FFTBackend
 
 HELP = "Time of networks, operators and video reading beside their peers, taking turns in one run."
 
@@ -148,7 +149,8 @@ def _inpainting_parser() -> CommandParser:
 
 
 def _add_common_options(parser: CommandParser, *, size: str) -> None:
-    from ffconv.analysis.work import Engine, MemoryFormat, Mode, Precision, Transform
+    from ffconv.analysis.work import Engine, MemoryFormat, Mode, Precision
+    from ffconv.dispatch import FFTBackend
 
     parser.add_argument("--size", nargs="+", type=str, default=[size], help="side or HxW, in pixels")
     parser.add_argument("--batch_size", nargs="+", type=int, default=[8], help="images a step")
@@ -164,7 +166,7 @@ def _add_common_options(parser: CommandParser, *, size: str) -> None:
         help="fused folds norms, compile is torch.compile, graphs records what is compiled as CUDA graphs",
     )
     parser.add_argument(
-        "--transform", nargs="+", type=Transform, default=["auto"], help="who computes Fourier transforms"
+        "--fft_backend", nargs="+", type=FFTBackend, default=["auto"], help="backend of the Fourier transforms"
     )
     parser.add_argument(
         "--memory_format",
@@ -187,6 +189,7 @@ def _add_output_options(parser: CommandParser) -> None:
 
 def _settings(options: Any) -> list[Setting]:
     from ffconv.analysis.work import Setting
+    from ffconv.dispatch import FFTBackend
 
     return [
         Setting(
@@ -196,14 +199,14 @@ def _settings(options: Any) -> list[Setting]:
             device=options.device,
             batch_size=batch_size,
             size=size,
-            transform=transform,
+            fft_backend=fft_backend,
             memory_format=options.memory_format,
         )
         for size in map(map_size, options.size)
         for batch_size in options.batch_size
         for dtype in options.dtype
         for engine in options.engine
-        for transform in options.transform
+        for fft_backend in options.fft_backend
         for mode in options.mode
     ]
 

@@ -49,9 +49,9 @@ def _add_form(parser: CommandParser) -> None:
         "--to", type=Literal["onnx", "torch-export", "torchscript"], default="onnx", help="format"
     )
     parser.add_argument(
-        "--transform",
-        type=Literal["fft", "matrix"],
-        default="matrix",
+        "--fft_backend",
+        type=Literal["torch", "dft_matmul"],
+        default="dft_matmul",
         help="Fourier transforms as such (in ONNX the operator DFT), or as products of real matrices",
     )
     parser.add_argument("--opset", type=int, default=18, help="of an ONNX file, 13 to 23; with fft from 17")
@@ -117,7 +117,7 @@ def run(arguments: Any) -> None:
         arguments.fuse,
         tuple(arguments.dynamic),
         arguments.opset,
-        arguments.transform,
+        arguments.fft_backend,
     )
     wanted = arguments.check_input
     require(arguments.check or wanted is None, "check_input is for a check: leave out --check false")
@@ -183,7 +183,7 @@ def _print_report(report: ExportReport, given: NetworkInput, trained: bool) -> N
     opset = f" opset {config.opset}" if config.to == "onnx" else ""
     dtype = str(config.input_dtype).removeprefix("torch.")
     mib = report.path.stat().st_size / _MIB
-    print(f"{report.path}: {config.to}{opset}, transform {config.transform}, {mib:.1f} MiB")
+    print(f"{report.path}: {config.to}{opset}, FFT backend {config.fft_backend}, {mib:.1f} MiB")
     print(f"{given.task}: {given.name} {size} {dtype} -> {given.output_name}")
     if not trained:
         print("weights: random, norms measured on random input")
@@ -207,5 +207,5 @@ def _times(
     config = report.config
     runs_in = engine if config.to == "onnx" else config.to
     runner = open_exported(report.path, config.to, engine)
-    name = ", ".join([runs_in, config.transform, config.dtype, *(["fused"] if config.fuse else [])])
+    name = ", ".join([runs_in, config.fft_backend, config.dtype, *(["fused"] if config.fuse else [])])
     return times_table(time_exported(network, given, {name: (runner, config.input_dtype)}, effort), given)

@@ -23,10 +23,10 @@ from ffconv.interop import onnx_graph
 from ffconv.interop.export_engines import Format, OnnxEngine, Runner, open_exported
 from ffconv.interop.export_input import DynamicAxis, NetworkInput
 from ffconv.interop.export_torch import capture, write_program, write_trace
-from ffconv.ops import transform_engine
+from ffconv.dispatch import fft_backend
 from ffconv.surgery import fuse
 
-Transform = Literal["fft", "matrix"]
+ExportFFT = Literal["torch", "dft_matmul"]
 Precision = Literal["float32", "float16", "bfloat16"]
 
 #: Says, at level INFO, what is being done: an engine can take minutes over a file.
@@ -48,7 +48,7 @@ class ExportConfig:
         fuse: fold norms first, see :func:`ffconv.fuse`.
         dynamic: axes whose size is left open.
         opset: of an ONNX file.
-        transform: Fourier transforms as such ("fft") or as products of real matrices ("matrix").
+        fft_backend: Standard FFT operators ("torch") or products of real matrices ("dft_matmul").
     Raises:
         InputError: for a combination that does not exist.
     """
@@ -58,10 +58,10 @@ class ExportConfig:
     fuse: bool = False
     dynamic: tuple[DynamicAxis, ...] = ()
     opset: int = 18
-    transform: Transform = "matrix"
+    fft_backend: ExportFFT = "dft_matmul"
 
     def __post_init__(self) -> None:
-        for name, known in (("to", Format), ("dtype", Precision), ("transform", Transform)):
+        for name, known in (("to", Format), ("dtype", Precision), ("fft_backend", ExportFFT)):
             value, names = getattr(self, name), get_args(known)
             require(value in names, f"{name}={value!r} must be one of {', '.join(names)}")
         fixed = self.to != "torchscript" or not {"size", "time"} & set(self.dynamic)
@@ -155,7 +155,7 @@ def export(
     axes = given.dynamic_axes(config.dynamic)
     if config.to == "onnx":
         onnx_graph.require_packages()
-        onnx_graph.require_opset(config.opset, has_dft=config.transform == "fft")
+        onnx_graph.require_opset(config.opset, has_dft=config.fft_backend == "torch")
     require(path.parent.is_dir(), f"cannot write {path}: there is no folder {path.parent}")
     require(path.is_file() or not path.exists(), f"cannot write {path}: it is no ordinary file")
     expected = _run_network(network, given.example(config.dynamic))
@@ -181,7 +181,7 @@ def _write(
     written = (fuse(network) if config.fuse else copy.deepcopy(network)).to(config.input_dtype)
     example = given.example(config.dynamic).to(config.input_dtype)
     metadata = given.metadata()
-    with transform_engine(config.transform):
+    with fft_backend(config.fft_backend):
         if config.to == "torchscript":
             write_trace(written, example, path, json.dumps(metadata))
             return {}

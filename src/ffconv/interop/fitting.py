@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from ffconv.models.non_local import NonLocalBlock
-from ffconv.ops import FFC3d, FFCNd, FourierUnit
+from ffconv.nn import FFC3d, FFCNd, FourierUnit
 from ffconv.surgery.inflate_layers import repeat_over_time
 
 Kind = TypeVar("Kind", bound=nn.Module)

@@ -1,6 +1,6 @@
 """Whose weights these are: each format recognises a state dict by its names and gives it ours.
 
-Ours are timm's names for the network and :mod:`ffconv.ops`'s inside a layer. A further format is one more
+Ours are timm's names for the network and :mod:`ffconv.nn`'s inside a layer. A further format is one more
 :class:`Format` in :data:`FORMATS`, before those it could be mistaken for.
 """
 

@@ -12,7 +12,7 @@ from ffconv.analysis.complexity import count_complexity
 from ffconv.analysis.networks import takes_clips
 from ffconv.errors import InputError
 from ffconv.interop.export_input import task_of
-from ffconv.ops import FFC1d, FFC2d, FFC3d
+from ffconv.nn import FFC1d, FFC2d, FFC3d
 
 # The Hub's names of what our tasks do.
 _PIPELINES = {

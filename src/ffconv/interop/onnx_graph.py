@@ -47,7 +47,7 @@ def require_opset(opset: int, *, has_dft: bool) -> None:
         InputError: with the opsets that will do.
     """
     oldest = _FIRST_WITH_DFT if has_dft else OLDEST
-    advice = f"; transform matrix needs no such operator and takes {OLDEST}" if has_dft else ""
+    advice = f"; fft_backend dft_matmul needs no such operator and takes {OLDEST}" if has_dft else ""
     why = " (the operator DFT is of opset 17)" if has_dft else ""
     require(oldest <= opset <= NEWEST, f"opset={opset} must lie in {oldest} to {NEWEST}{why}{advice}")
 

@@ -1,4 +1,4 @@
-"""The paper's image networks, made of timm's by conversion and entered in timm's registry.
+"""The paper's image networks: timm's ResNets with FFC blocks, in timm's registry.
 
     timm.create_model("ffc_resnet50", ratio=0.25, lfu=True)        after ``import ffconv``
 
@@ -9,35 +9,34 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from timm.layers import SEModule, get_norm_layer
 from timm.models import generate_default_cfgs
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
 
+from ffconv.errors import InputError
 from ffconv.models.registry import PAPER_CFG, enter
-from ffconv.ops import FFC2d
-from ffconv.surgery import convert
+from ffconv.nn import FFC2d, split_channels
 
 
 class FFCResNet(ResNet):
-    """timm's ResNet with all convolutions behind the stem converted to Fast Fourier Convolutions.
+    """timm's ResNet with FFC blocks behind the stem.
 
-    The global path begins in the first block of layer1 and ends in layer4. As in the authors' networks the
-    first block of layer1 has a 1x1 shortcut also where timm's BasicBlock networks have none.
+    The global path begins in the first block of layer1 and ends in layer4. As in the authors' networks the first block
+    of layer1 has a 1x1 shortcut also where timm's BasicBlock networks have none.
 
     Reference: Chi et al., NeurIPS 2020, Sec. 4.1.
 
     Args:
-        ratio: share of global channels, in [0, 1].
-        lfu: whether Spectral Transforms have a Local Fourier Unit.
-        local_to_global: whether local channels feed global ones where both are on both sides.
-        global_to_local: the same in the other direction.
-        se: squeeze-and-excitation of width C // 16 over all channels of a block's output.
-        zero_init_last: whether the last norm of a block starts at zero.
-        arguments: those of ``timm.models.resnet.ResNet``, block and layers among them.
+        ratio: Share of global channels, in [0, 1].
+        lfu: Give Spectral Transforms a Local Fourier Unit.
+        local_to_global: Let local channels feed global ones where both are on both sides.
+        global_to_local: The same in the other direction.
+        se: Add squeeze-and-excitation of width C // 16 over all channels of a block's output.
+        zero_init_last: Start the last norm of each block at zero.
+        arguments: Those of ``timm.models.resnet.ResNet``, block and layers among them.
     Raises:
-        ffconv.errors.InputError: if ratio is outside [0, 1].
+        ffconv.errors.InputError: If ratio is outside [0, 1].
     """
 
     def __init__(
@@ -51,24 +50,45 @@ class FFCResNet(ResNet):
         zero_init_last: bool = False,
         **arguments: Any,
     ) -> None:
+        if not 0 <= ratio <= 1:
+            raise InputError(f"ratio={ratio} must lie in [0, 1]")
         if se:
-            arguments["block_args"] = {
-                **(arguments.get("block_args") or {}),
-                "attn_layer": _squeeze_excitation,
-            }
+            arguments["block_args"] = {**(arguments.get("block_args") or {}), "attn_layer": _squeeze_excitation}
         super().__init__(zero_init_last=zero_init_last, **arguments)
         _ensure_shortcut(self.get_submodule("layer1.0"), arguments.get("norm_layer", nn.BatchNorm2d))
-        convert(
-            self,
-            ratio,
-            lfu,
-            local_to_global=local_to_global,
-            global_to_local=global_to_local,
-            example_input=torch.empty(1, arguments.get("in_chans", 3), 224, 224, device="meta"),
-        )
-        for module in self.modules():
-            if isinstance(module, FFC2d):  # conversion carried over slices of the whole convolution's weights
-                module.reset_parameters()
+        paths = {"local_to_global": local_to_global, "global_to_local": global_to_local}
+        ratio_in = 0.0  # of the stem
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            ratio_out = 0.0 if stage is self.layer4 else ratio
+            for block in stage:  # pyright: ignore[reportGeneralTypeIssues]
+                _use_ffc(block, ratio_in, ratio_out, lfu, paths)
+                ratio_in = ratio_out
+
+
+def _use_ffc(block: Any, ratio_in: float, ratio_out: float, lfu: bool, paths: dict[str, bool]) -> None:
+    """Make all convolutions of a residual block FFCs: the first and the shortcut from ratio_in, all to ratio_out."""
+
+    def ffc(conv: nn.Conv2d, ratio_in: float) -> nn.Conv2d | FFC2d:
+        if not (split_channels(conv.in_channels, ratio_in)[1] or split_channels(conv.out_channels, ratio_out)[1]):
+            return conv  # no global channels: the plain convolution
+        geometry = (conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation)
+        # A switch cannot cut off a part whose only path it is.
+        is_free = 0 < ratio_in < 1 and 0 < ratio_out < 1
+        options: dict[str, Any] = {"ratio_in": ratio_in, "ratio_out": ratio_out, "lfu": lfu}
+        factory: dict[str, Any] = {"device": conv.weight.device, "dtype": conv.weight.dtype}
+        bias = conv.bias is not None
+        try:
+            return FFC2d(*geometry, conv.groups, bias, **options, **(paths if is_free else {}), **factory)
+        except ValueError as error:
+            raise InputError(f"the network has no FFC form: {error}") from error
+
+    block.conv1 = ffc(block.conv1, ratio_in)
+    block.conv2 = ffc(block.conv2, ratio_out)
+    if isinstance(block, Bottleneck):
+        block.conv3 = ffc(block.conv3, ratio_out)
+    for i, layer in enumerate(block.downsample or ()):
+        if isinstance(layer, nn.Conv2d):
+            block.downsample[i] = ffc(layer, ratio_in)
 
 
 def _squeeze_excitation(channels: int, **arguments: Any) -> SEModule:
@@ -80,7 +100,6 @@ def _ensure_shortcut(block: Any, norm_layer: Any) -> None:
         last = block.conv3 if isinstance(block, Bottleneck) else block.conv2
         make_norm: Any = get_norm_layer(norm_layer)
         shortcut = nn.Conv2d(block.conv1.in_channels, last.out_channels, 1, bias=False)
-        nn.init.kaiming_normal_(shortcut.weight, mode="fan_out", nonlinearity="relu")
         layers = nn.Sequential(shortcut, make_norm(last.out_channels))
         block.downsample = layers.to(last.weight.device, last.weight.dtype)
 

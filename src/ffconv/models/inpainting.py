@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ffconv.errors import require
 from ffconv.models.lama_layers import FourierOptions, GatedFFC2d, LamaFourierUnit
-from ffconv.ops import FFC2d, split_channels
+from ffconv.nn import FFC2d, split_channels
 
 
 class LamaGenerator(nn.Module):

@@ -8,16 +8,23 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.functional import relu
 
 from ffconv.errors import require
-from ffconv.ops import FFC2d, FourierUnit
+from ffconv.dispatch import irfftn, rfftn
+from ffconv.functional import pad
+from ffconv.functional.ffc import conv
+from ffconv.nn import FFC2d, FourierUnit
+from ffconv.nn.fourier_unit import scale_spectrum, unscale_spectrum
 
 FftNorm = Literal["ortho", "backward", "forward"]
 
-# What branches on sizes is one node for torch.fx.
-torch.fx.wrap("_spectrum_factor")
-torch.fx.wrap("_coordinates")
-torch.fx.wrap("_resize_like")
+# Functions that read sizes, dtypes or autocast are one node for torch.fx.
+for _name in (
+    *("rfftn", "irfftn", "scale_spectrum", "unscale_spectrum", "conv", "pad"),
+    *("_spectrum_factor", "_coordinates", "_rescale", "_resize_like"),
+):
+    torch.fx.wrap(_name)
 
 
 @dataclass(frozen=True)
@@ -76,24 +83,18 @@ class LamaFourierUnit(FourierUnit):
             self.add_module("bn", PositionedNorm(2 * channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        options = self.options
-        inside = x
-        if options.spatial_scale_factor is not None:
-            inside = F.interpolate(
-                x,
-                scale_factor=options.spatial_scale_factor,
-                mode=options.spatial_scale_mode,
-                align_corners=False,
-            )
-        y = super().forward(inside)
-        return y if options.spatial_scale_factor is None else _resize_like(y, x, options.spatial_scale_mode)
+        factor, mode = self.options.spatial_scale_factor, self.options.spatial_scale_mode
+        if factor is None:
+            return self._transform(x)
+        return _resize_like(self._transform(_rescale(x, factor, mode)), x, mode)
 
-    def _activated(self, spectrum: Tensor, width: int) -> Tensor:
-        if self.options.fft_norm == "ortho":
-            return super()._activated(spectrum, width)
-        # The transforms are linear: the scale can wait for the mixed spectrum, which is no half precision.
+    def _transform(self, x: Tensor) -> Tensor:
+        axes, width = self.axes.spectral, x.shape[-1]
+        spectrum = self.conv(scale_spectrum(rfftn(x, axes), self.conv.weight))
+        spectrum = unscale_spectrum(spectrum, self.conv.weight)
+        # The transforms are linear: the norm's factor can follow the mixing, which may be in half precision.
         factor = _spectrum_factor(spectrum, width, self.options.fft_norm)
-        return super()._activated(spectrum * factor, width) / factor
+        return irfftn(relu(self.bn(spectrum * factor)) / factor, axes, width).to(x.dtype)
 
 
 class PositionedNorm(nn.Module):
@@ -154,18 +155,23 @@ class GatedFFC2d(FFC2d):
 
     def forward(self, x: Tensor) -> Tensor:
         gates = torch.sigmoid(self.gate(x))
-        padded = self.pad(x)
-        # One convolution for both paths that leave the local channels.
+        geometry = self.geometry
+        options = (geometry.stride, geometry.conv_padding, geometry.dilation)
+        padded = pad(x, geometry)
+        # One convolution for both paths from the local channels.
         from_local = torch.cat([self.weight_l2l, self.weight_l2g])  # pyright: ignore
-        y = self._convolve(padded[:, : self.in_local], from_local)
-        from_global = self._convolve(padded[:, self.in_local :], self.weight_g2l)  # pyright: ignore
-        spectral = self.spectral(x[:, self.in_local :])  # pyright: ignore[reportOptionalCall]
+        y = conv(padded[:, : self.in_local], from_local, None, *options)
+        from_global = conv(padded[:, self.in_local :], self.weight_g2l, None, *options)  # pyright: ignore
+        z = self.spectral(x[:, self.in_local :], geometry)  # pyright: ignore[reportOptionalCall]
         local = y[:, : self.out_local] + from_global * gates[:, :1]
-        return self._add_bias(torch.cat([local, y[:, self.out_local :] * gates[:, 1:] + spectral], dim=1))
+        y = torch.cat([local, y[:, self.out_local :] * gates[:, 1:] + z], dim=1)
+        return y if self.bias is None else y + self.bias[:, None, None]
 
 
 def _spectrum_factor(spectrum: Tensor, width: int, norm: FftNorm) -> float:
-    """What turns the orthonormal spectrum of a map so wide into that of another norm."""
+    """Return the factor from the orthonormal spectrum of a map of this width to that of another norm."""
+    if norm == "ortho":
+        return 1.0
     pixels = spectrum.shape[-2] * width
     # torch.export takes the argument of math.sqrt for fixed.
     return pixels**0.5 if norm == "backward" else pixels**-0.5
@@ -177,6 +183,10 @@ def _coordinates(spectrum: Tensor) -> tuple[Tensor, Tensor]:
     # A compiler takes the length of torch.linspace for fixed.
     row, column = [torch.arange(n, **options) / max(n - 1, 1) for n in spectrum.shape[-2:]]
     return row[:, None], column[None]
+
+
+def _rescale(x: Tensor, factor: float, mode: str) -> Tensor:
+    return F.interpolate(x, scale_factor=factor, mode=mode, align_corners=False)
 
 
 def _resize_like(x: Tensor, like: Tensor, mode: str) -> Tensor:

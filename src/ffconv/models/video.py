@@ -21,7 +21,7 @@ from ffconv.errors import require
 from ffconv.models.image import FFCResNet
 from ffconv.models.non_local import NonLocalBlock
 from ffconv.models.registry import PAPER_CFG, enter
-from ffconv.ops import FFC3d
+from ffconv.nn import FFC3d
 from ffconv.surgery.inflate import inflate_layers
 from ffconv.surgery.inflate_layers import Temporal, TemporalPadding
 

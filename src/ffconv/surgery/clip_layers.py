@@ -10,7 +10,7 @@ from timm.layers import SelectAdaptivePool2d, SEModule
 from timm.layers.adaptive_avgmax_pool import adaptive_pool_feat_mult
 from torch import Tensor, nn
 
-from ffconv.ops.geometry import Geometry, Padding
+from ffconv.functional import conv_geometry, pad
 
 _OVER_CLIP = (2, 3, 4)
 
@@ -25,14 +25,12 @@ class PaddedConv3d(nn.Conv3d):
 
     def __init__(self, *arguments: Any, modes: tuple[str, str, str], **options: Any) -> None:
         super().__init__(*arguments, **options)
-        pads = tuple((int(pad), int(pad)) for pad in self.padding)
-        geometry = Geometry(self.kernel_size, self.stride, pads, self.dilation)
         self.modes = modes
-        self.pad = Padding.of(tuple(int(pad) for pad in self.padding), geometry, modes)
 
     def forward(self, input: Tensor) -> Tensor:
-        x = self.pad(input)
-        return F.conv3d(x, self.weight, self.bias, self.stride, self.pad.rest, self.dilation, self.groups)
+        geometry = conv_geometry(3, self.kernel_size, self.stride, self.padding, self.dilation, self.modes)
+        options = (self.stride, geometry.conv_padding, self.dilation, self.groups)
+        return F.conv3d(pad(input, geometry), self.weight, self.bias, *options)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, modes={self.modes}"

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from ffconv.errors import InputError, require
-from ffconv.ops.axes import spectral_axes
+from ffconv.nn import spectral_axes
 from ffconv.surgery.mixing import find_mixings
 from ffconv.surgery.policy import Policy
 from ffconv.surgery.replace import Options, build_ffc, count_hooks, find_unfit, put, why_misfit

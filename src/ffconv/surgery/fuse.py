@@ -1,4 +1,4 @@
-"""An equivalent network for inference: norms folded into the convolutions before them."""
+"""An equivalent network for inference: norms, additions and ReLUs folded into the convolutions before them."""
 
 from __future__ import annotations
 
@@ -11,56 +11,56 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from ffconv.dispatch import layers
 from ffconv.errors import InputError
-from ffconv.ops import FFC1d, FFC2d, FFC3d, FFCNd
-from ffconv.ops.joining import add_to_local
-from ffconv.ops.native import Paths
-from ffconv.ops.one_call import OneCall
+from ffconv.functional import ffc as apply_ffc
+from ffconv.nn import FFC1d, FFC2d, FFC3d, FFCNd
+from ffconv.nn.fourier_unit import LOW_PRECISION
 from ffconv.surgery.clip_layers import PaddedConv3d
 
-_CONVOLUTION_OF: dict[type[nn.Module], Any] = {FFC1d: nn.Conv1d, FFC2d: nn.Conv2d, FFC3d: nn.Conv3d}
+_CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_FFCS = (FFC1d, FFC2d, FFC3d)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _ADDITIONS = (operator.add, torch.add)
 
 
 def fuse(model: nn.Module) -> fx.GraphModule:
-    """An equivalent network for inference; the given one is left alone.
+    """Return an equivalent network for inference; the given one stays as it is.
 
-    Batch norms are folded into the convolution or FFC whose output they alone read; the paths of an FFC
-    without groups become one convolution, which takes in a shortcut's addition and the ReLU behind. Norms
-    inside Spectral Transforms stay: on the CPU the transforms apply them while they load a spectrum, and a
-    compiler makes them part of the ReLU. Values change by rounding only.
+    Batch norms are folded into the convolution or FFC whose output they alone read. An FFC of images, or of the frames
+    of clips, without groups becomes one operator, which takes in a shortcut's addition and the ReLU behind it, and on
+    the CPU keeps its weights packed: as much memory again, or 16/9 of it for 3x3 kernels of stride 1. Computed weights
+    (pruning, weight norm, spectral norm, parametrizations) become plain ones. Values change by rounding only.
 
     Args:
-        model: any network that ``torch.fx`` can trace. It takes ``x += y`` for ``x = x + y``: another name
-            of that x keeps the former value.
+        model: Any network that ``torch.fx`` can trace. ``x += y`` is taken for ``x = x + y``: another name of that x
+            keeps its former value.
     Returns:
         The network in evaluation mode. It has no parts to train or to convert back.
     Raises:
-        InputError: if the network cannot be traced, with torch's reason.
+        InputError: If the network cannot be traced, with torch's reason.
     Example:
         >>> net = nn.Sequential(FFC2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
         >>> [type(module).__name__ for module in fuse(net).children()]
-        ['InferenceFFC']
+        ['FusedFFC']
     """
     fused = copy.deepcopy(model).eval()
+    _bake_weights(fused)
     try:
         graph = _Tracer().trace(fused)
     except Exception as error:  # whatever the network's own code does with a traced value
-        raise InputError(
-            f"{type(model).__name__} cannot be traced: {' '.join(str(error).split())}"
-        ) from error
+        raise InputError(f"{type(model).__name__} cannot be traced: {' '.join(str(error).split())}") from error
     network = fx.GraphModule(fused, graph, type(model).__name__)
-    _leave_identities_out(network)
+    _remove_identities(network)
     _fold_norms(network)
     for name, module in list(network.named_modules()):
-        # A subclass has paths of its own, such as gates.
-        if not isinstance(module, FFCNd) or type(module) not in _CONVOLUTION_OF:
-            continue
-        if module.groups == 1 and module.in_local + module.out_local:
-            network.set_submodule(name, InferenceFFC(module))
+        if type(module) in _FFCS and not layers.is_watched(module):  # a subclass has paths of its own, such as gates
+            parts = layers.image_parts(module)
+            if not isinstance(parts, str):
+                network.set_submodule(name, FusedFFC(module, parts))  # pyright: ignore[reportArgumentType]
     _fold_additions(network)
     _fold_relus(network)
     network.graph.lint()
@@ -68,88 +68,93 @@ def fuse(model: nn.Module) -> fx.GraphModule:
     return network.eval().requires_grad_(False)
 
 
-class InferenceFFC(nn.Module):
-    """An FFC without groups whose convolutions are one, with a zero block, or two where that block is large.
+class FusedFFC(nn.Module):
+    """An FFC of images, or of the frames of clips, as one operator with flat tensors.
 
-    On the CPU, channels last, all of it is one call for which the weights stay packed: as much memory again,
-    or 16/9 of it for 3x3 kernels of stride 1.
+    The packed weights are made for the first map of each size. They are dropped when a tensor of the module is
+    changed in place, replaced, moved or loaded; changes by ``tensor.data`` are not seen.
 
     Args:
-        ffc: the layer it computes.
+        ffc: The layer that it computes, without groups.
+        parts: Its Spectral Transform, by ``dispatch.layers.image_parts``.
     Shape:
-        x as for the layer; onto, which is added to its result before the ReLU, such as that result.
+        x as for the layer; residual as its output, added before the ReLU.
     """
 
-    def __init__(self, ffc: FFCNd) -> None:
+    def __init__(self, ffc: FFCNd, parts: layers.SpectralParts) -> None:
         super().__init__()
-        self.in_channels, self.out_channels = ffc.in_channels, ffc.out_channels
-        self.in_local, self.out_local = ffc.in_local, ffc.out_local
-        self.geometry, self.pad = ffc.geometry, ffc.pad
-        weight = ffc.dense_weight()
-        if ffc.convolves_from_sides:
-            self.conv = _convolution(ffc, weight[:, : ffc.in_local], ffc.bias)
-            self.conv_global = _convolution(ffc, weight[: ffc.out_local, ffc.in_local :])
-        else:
-            self.conv = _convolution(ffc, weight, ffc.bias)
-            self.conv_global = None
-        self.spectral = ffc.spectral
-        self._one_call = OneCall(self, keep_packed=True) if ffc.runs_in_one_call else None
-        self.relu = False  # whether the result goes through one
+        self.dims, self.in_channels, self.out_channels = ffc.dims, ffc.in_channels, ffc.out_channels
+        self.geometry = ffc.geometry
+        self.relu = False
+        for name in ("weight_l2l", "weight_l2g", "weight_g2l", "bias"):
+            tensor = getattr(ffc, name)
+            self.register_buffer(name, None if tensor is None else tensor.detach().clone())
+        self.eps = parts.eps
+        for i, tensor in enumerate(parts.tensors):
+            self.register_buffer(f"spectral_{i}", tensor.detach().clone())
+        self.count = len(parts.tensors)
+        self.register_buffer("packed", None, persistent=False)
+        self.packed_key: Any = None
 
-    def forward(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
-        if self._one_call is not None:
-            y = self._one_call(self, x, onto)
-            if y is not None:
-                return y
-        if self.conv_global is None:
-            y = self.conv(self.pad(x))
-        else:
-            y = self.conv(self.pad(x[:, : self.in_local]))
-            y = add_to_local(y, self.conv_global(self.pad(x[:, self.in_local :])))
-        if self.spectral is not None:
-            y = self.spectral(x[:, self.in_local :], y)
-        if onto is not None:
-            y = y + onto
-        return F.relu(y, inplace=True) if self.relu else y
+    @property
+    def spectral_tensors(self) -> list[Tensor]:
+        """Tensors of the Spectral Transform, as ``functional.spectral_transform`` takes them."""
+        buffers: Any = self._buffers
+        return [buffers[f"spectral_{i}"] for i in range(self.count)]
 
-    def train(self, mode: bool = True) -> InferenceFFC:
-        self._forget()
-        return super().train(mode)
+    @layers.fused("fused_ffc")
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        images = layers.fold_time(x) if self.dims == 3 else x
+        weights, tensors = (self.weight_l2l, self.weight_l2g, self.weight_g2l), self.spectral_tensors
+        if self.dims == 3:
+            weights = tuple(weight if weight is None else weight.squeeze(2) for weight in weights)
+        options: dict[str, Any] = {"batch_stats": [False] * len(self.eps), "eps": self.eps}
+        y = apply_ffc(images, weights, self.bias, tensors, self.geometry.last_axes(2), **options)
+        y = layers.unfold_time(y, x) if self.dims == 3 else y
+        y = y if residual is None else y + residual
+        return F.relu(y) if self.relu else y
 
-    def _apply(self, *args: Any, **kwargs: Any) -> InferenceFFC:
-        self._forget()
-        return super()._apply(*args, **kwargs)
+    def drop_packed(self) -> None:
+        """Forget the packed weights."""
+        self._buffers["packed"], self.__dict__["packed_key"] = None, None
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self._forget()
-        super()._load_from_state_dict(*args, **kwargs)
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name in self.__dict__.get("_buffers", ()) and name != "packed":
+            self.drop_packed()
 
-    def _forget(self) -> None:
-        if self._one_call is not None:
-            self._one_call.forget()
-
-    def paths(self) -> Paths:
-        """The ordinary convolutions of the layer."""
-        conv: Any = self.conv
-        local_in, local_out = self.in_local, self.out_local
-        from_local = conv.weight[:, :local_in]
-        of_global: Any = self.conv_global
-        g2l = conv.weight[:local_out, local_in:] if of_global is None else of_global.weight
-        weights = (from_local[:local_out], from_local[local_out:], g2l)
-        of = self.geometry
-        return Paths(*weights, conv.bias, of.stride, of.before, of.dilation, self.pad.modes, self.relu)
+    def _apply(self, fn: Any, recurse: bool = True) -> FusedFFC:
+        self.drop_packed()
+        # Fourier Units keep float32, as in the layer itself.
+        units = {f"spectral_{i}" for i in range(5, self.count - 1)}
+        before = {name: self._buffers[name] for name in units}
+        super()._apply(fn, recurse)
+        for name in units:
+            moved: Any = self._buffers[name]
+            if moved.dtype in LOW_PRECISION:
+                self._buffers[name] = before[name].to(moved.device)  # pyright: ignore[reportOptionalMemberAccess]
+        return self
 
 
-def _convolution(ffc: FFCNd, weight: Tensor, bias: Tensor | None = None) -> Any:
-    geometry: dict[str, Any] = {name: getattr(ffc, name) for name in ("kernel_size", "stride", "dilation")}
-    outputs, inputs = weight.shape[:2]
-    conv = _CONVOLUTION_OF[type(ffc)](inputs, outputs, **geometry, padding=ffc.pad.rest, device="meta")
-    conv.weight, conv.bias = nn.Parameter(weight.detach().clone()), bias
-    return conv
+def _bake_weights(network: nn.Module) -> None:
+    """Replace computed weights by plain ones of the same values."""
+    for module in list(network.modules()):
+        if parametrize.is_parametrized(module):
+            for name in list(module.parametrizations):  # pyright: ignore[reportArgumentType, reportCallIssue]
+                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+        for hook in list(module._forward_pre_hooks.values()):
+            name = getattr(hook, "_tensor_name", None) or getattr(hook, "name", None)
+            kind = type(hook).__name__
+            if isinstance(hook, prune.BasePruningMethod):
+                prune.remove(module, str(name))
+            elif kind == "WeightNorm":
+                remove_weight_norm(module, str(name))
+            elif kind == "SpectralNorm":
+                remove_spectral_norm(module, str(name))
 
 
-def _lying_first(values: Tensor, weight: Tensor) -> Tensor:
-    """Values (C,), shaped to lie along the first axis of a weight."""
+def _along_outputs(values: Tensor, weight: Tensor) -> Tensor:
+    """Reshape values (C,) to broadcast along the first axis of a weight."""
     return values.reshape(-1, *[1] * (weight.dim() - 1))
 
 
@@ -158,7 +163,7 @@ class _Tracer(fx.Tracer):
         return isinstance(m, (FFCNd, PaddedConv3d)) or super().is_leaf_module(m, module_qualified_name)
 
 
-def _leave_identities_out(network: fx.GraphModule) -> None:
+def _remove_identities(network: fx.GraphModule) -> None:
     for node in list(network.graph.nodes):
         if node.op == "call_module" and type(network.get_submodule(str(node.target))) is nn.Identity:
             node.replace_all_uses_with(node.args[0])
@@ -166,7 +171,7 @@ def _leave_identities_out(network: fx.GraphModule) -> None:
 
 
 def _fold_norms(network: fx.GraphModule) -> None:
-    """Fold each norm that alone reads the output of a convolution that runs once."""
+    """Fold each norm that alone reads the output of a convolution that runs once; watched modules stay."""
     modules = dict(network.named_modules())
     calls: dict[nn.Module, int] = {}
     for node in network.graph.nodes:
@@ -181,9 +186,11 @@ def _fold_norms(network: fx.GraphModule) -> None:
         norm: Any = modules[str(node.target)]
         if type(norm) not in _NORMS or norm.running_var is None or calls[conv] > 1:
             continue
+        if any(map(layers.is_watched, (*conv.modules(), norm))):
+            continue
         if isinstance(conv, FFCNd):
             _fold_into_ffc(conv, norm)
-        elif isinstance(conv, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+        elif isinstance(conv, _CONVS):
             network.set_submodule(name, fuse_conv_bn_eval(conv, norm))
         else:
             continue
@@ -193,7 +200,7 @@ def _fold_norms(network: fx.GraphModule) -> None:
 
 
 def _fold_additions(network: fx.GraphModule) -> None:
-    """Make each addition to the output of an FFC, which alone reads it, a part of the FFC."""
+    """Fold each addition that alone reads the output of an FFC into the FFC."""
     ffcs = dict(_ffcs_that_run_once(network))
     for node in list(network.graph.nodes):
         if node.target not in _ADDITIONS or len(node.args) != 2 or node.kwargs:
@@ -212,18 +219,18 @@ def _fold_additions(network: fx.GraphModule) -> None:
 
 
 def _leave_inputs_alone(network: fx.GraphModule, start: fx.Node, end: fx.Node) -> bool:
-    """Whether nothing between two nodes can write to what was computed before."""
+    """Return True if no node between two nodes can write to earlier results."""
     node = start.next
     while node is not end:
         module = network.get_submodule(str(node.target)) if node.op == "call_module" else None
-        if not isinstance(module, (InferenceFFC, FFCNd, *_CONVOLUTION_OF.values(), *_NORMS)):
+        if not isinstance(module, (FusedFFC, FFCNd, *_CONVS, *_NORMS)):
             return False
         node = node.next
     return True
 
 
 def _fold_relus(network: fx.GraphModule) -> None:
-    """Make each ReLU that alone reads the output of an FFC a part of it."""
+    """Fold each ReLU that alone reads the output of an FFC into the FFC."""
     modules, ffcs = dict(network.named_modules()), dict(_ffcs_that_run_once(network))
     for node in list(network.graph.nodes):
         before: Any = node.args[0] if node.args else None
@@ -235,18 +242,18 @@ def _fold_relus(network: fx.GraphModule) -> None:
     network.delete_all_unused_submodules()
 
 
-def _ffcs_that_run_once(network: fx.GraphModule) -> Iterator[tuple[Any, InferenceFFC]]:
-    """Each with its node."""
+def _ffcs_that_run_once(network: fx.GraphModule) -> Iterator[tuple[Any, FusedFFC]]:
+    """Yield the fused FFCs that the graph calls once, each with its node."""
     nodes = [node for node in network.graph.nodes if node.op == "call_module"]
     targets = [node.target for node in nodes]
     for node in nodes:
         module = network.get_submodule(str(node.target))
-        if isinstance(module, InferenceFFC) and targets.count(node.target) == 1:
+        if isinstance(module, FusedFFC) and targets.count(node.target) == 1:
             yield node, module
 
 
 def _scale_and_shift(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
-    """norm(x) = scale * x + shift, both (C,)."""
+    """Return scale and shift (C,) with norm(x) = scale * x + shift."""
     mean, var = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
     scale = torch.rsqrt(var + norm.eps)
     if norm.affine:
@@ -260,8 +267,8 @@ def _fold_into_ffc(ffc: FFCNd, norm: _BatchNorm) -> None:
     local, all_global = scale[: ffc.out_local], scale[ffc.out_local :]
     for weight, rows in ((ffc.weight_l2l, local), (ffc.weight_l2g, all_global), (ffc.weight_g2l, local)):
         if weight is not None:
-            weight.mul_(_lying_first(rows, weight))
+            weight.mul_(_along_outputs(rows, weight))
     if ffc.spectral is not None:
         last = ffc.spectral.conv2.weight
-        last.mul_(_lying_first(all_global, last))
+        last.mul_(_along_outputs(all_global, last))
     ffc.bias = nn.Parameter(shift if ffc.bias is None else scale * ffc.bias + shift)

@@ -13,7 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.utils import _pair
 
 from ffconv.errors import require
-from ffconv.ops import FFC2d, FFC3d, FFCNd, FourierUnit
+from ffconv.nn import FFC2d, FFC3d, FFCNd, FourierUnit
 from ffconv.surgery.clip_layers import BatchNormAct3d, GlobalPool3d, PaddedConv3d, SqueezeExcite3d
 
 TemporalPadding = Literal["zeros", "replicate"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from ffconv.errors import InputError
-from ffconv.ops import FFCNd, split_channels
+from ffconv.nn import FFCNd, split_channels
 from ffconv.surgery.maps import FeatureMaps
 from ffconv.surgery.rules import Pin, Plan, Rule, pin_from
 from ffconv.surgery.stages import find_heads, find_last_stage, find_points, find_stem

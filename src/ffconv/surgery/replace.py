@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from ffconv.errors import require
-from ffconv.ops import FFCNd
+from ffconv.nn import FFCNd
 from ffconv.surgery.channels import is_depthwise
 from ffconv.surgery.rules import Plan
 from ffconv.surgery.trace import FFC_OF, Convolution

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from ffconv.ops import FFC1d, FFC2d, FFC3d, FFCNd
+from ffconv.nn import FFC1d, FFC2d, FFC3d, FFCNd
 from ffconv.surgery.channels import Flow
 
 # The convolutions that have a Fourier form.

@@ -89,16 +89,9 @@ struct FlatArgument {
   }
 };
 
-inline bool is_smooth(int64_t n) {
-  if (n < 1 || n >= LARGEST_SIZE) return false;
-  for (int factor = 2; factor <= LARGEST_FACTOR; ++factor)
-    while (n % factor == 0) n /= factor;
-  return n == 1;
-}
-
 inline void check_planes(int64_t H, int64_t W) {
-  check(is_smooth(H) && is_smooth(W), "planes of %lld x %lld have a prime factor above %d", (long long)H,
-        (long long)W, LARGEST_FACTOR);
+  check(0 < H && H < LARGEST_SIZE && 0 < W && W < LARGEST_SIZE, "planes of %lld x %lld are too small or too large",
+        (long long)H, (long long)W);
 }
 
 // The layers of a Spectral Transform (conv1, Fourier Unit, Local Fourier Unit), or of a Fourier Unit alone: weight,
@@ -278,13 +271,14 @@ inline void infer(const InferenceArguments& of) {
     return;
   }
   if (of.packed) {
-    check(of.packed_size >= header.bytes, "the memory for packed weights has %lld bytes, expected %lld",
+    check(runs || of.packed_size >= header.bytes, "the memory for packed weights has %lld bytes, expected %lld",
           (long long)of.packed_size, (long long)header.bytes);
     check(reinterpret_cast<uintptr_t>(of.packed) % ALIGNMENT == 0, "packed weights are not aligned");
     PackedHeader* const place = reinterpret_cast<PackedHeader*>(of.packed);
-    check(!runs || *place == header, "the weights were packed for other sizes");
-    job.packed = of.packed + HEADER_BYTES;
-    job.is_packed = runs;
+    if (!runs || *place == header) {  // weights that were packed for other sizes are packed anew for this call
+      job.packed = of.packed + HEADER_BYTES;
+      job.is_packed = runs;
+    }
     if (!runs) {
       pack_weights(job);
       *place = header;

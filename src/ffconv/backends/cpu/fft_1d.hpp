@@ -16,7 +16,7 @@
 
 namespace {
 
-constexpr int LARGEST_FACTOR = 31;
+constexpr int LARGEST_FACTOR = 31;  // of sizes that are fast; others are right, too
 
 struct Stage {
   int radix, count, stride;       // butterflies of `radix` inputs; `count` twiddles, `stride` repetitions
@@ -176,6 +176,27 @@ void radix_odd(const Stage& stage, Line<V> in, Line<V> out) {
   }
 }
 
+// A large prime radix by its definition.
+template <typename V>
+void radix_prime(const Stage& stage, Line<V> in, Line<V> out) {
+  const int radix = stage.radix, s = stage.stride, step = s * stage.count;
+  for (int p = 0; p < stage.count; ++p)
+    for (int q = 0; q < s; ++q)
+      for (int k = 0; k < radix; ++k) {
+        V re{}, im{};
+        for (int j = 0; j < radix; ++j) {
+          const int i = q + s * p + j * step;
+          const float c = stage.cosine[j * radix + k], d = stage.sine[j * radix + k];
+          re += in.re[i] * c + in.im[i] * d;
+          im += in.im[i] * c - in.re[i] * d;
+        }
+        if (k) times(re, im, &stage.twiddle[2 * ((radix - 1) * p + k - 1)]);
+        const int o = q + radix * s * p + k * s;
+        out.re[o] = re;
+        out.im[o] = im;
+      }
+}
+
 // Transforms `line`; `other` is as long. Returns the one of the two that holds the result.
 template <typename V>
 Line<V> transform(const Plan& plan, Line<V> line, Line<V> other) {
@@ -186,7 +207,8 @@ Line<V> transform(const Plan& plan, Line<V> line, Line<V> other) {
       case 3: radix_odd<3>(stage, line, other); break;
       case 5: radix_odd<5>(stage, line, other); break;
       case 7: radix_odd<7>(stage, line, other); break;
-      default: radix_odd<0>(stage, line, other);
+      default:
+        stage.radix <= LARGEST_FACTOR ? radix_odd<0>(stage, line, other) : radix_prime(stage, line, other);
     }
     std::swap(line, other);
   }

@@ -160,6 +160,9 @@ class Lines {
 
 inline int most_threads() { return omp_in_parallel() ? 1 : omp_get_max_threads(); }
 
+// Threads for so many multiply-adds: for few of them the barriers take longer than the work.
+inline int threads_for(int64_t multiply_adds) { return multiply_adds < (int64_t(1) << 20) ? 1 : most_threads(); }
+
 // Images are shared out among the threads, each of whom works alone, in maps of its own; all work together on
 // those that are left, such as a single one, in the maps of the team. So they do on all if there are fewer threads than
 // the memory was made for.

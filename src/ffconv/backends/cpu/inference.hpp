@@ -377,10 +377,20 @@ class ImageInference {
   const Convolutions::RunLists run_lists;
 };
 
+// Roughly, and without the transforms.
+inline int64_t multiply_adds(const InferenceJob& job) {
+  int64_t pixel = job.C * (job.C_in + 12 * job.C + job.C_out);
+  if (job.convolutions) {
+    const ConvolutionJob& of = *job.convolutions;
+    pixel += of.height.kernel * of.width.kernel * (of.local_in + of.global_in) * (of.local_out + of.global_out);
+  }
+  return job.N * job.H * job.W * pixel;
+}
+
 template <int LANES>
 void run_images(const InferenceJob& job) {
   using Memory = ImageMemory<LANES>;
-  const int threads = most_threads();
+  const int threads = threads_for(multiply_adds(job));
   Arena weights{nullptr}, of_team{nullptr}, of_thread{nullptr};
   const InferenceState<LANES> counted(job, threads, weights);
   const int64_t in_team = counted.shares_panels ? job.N : 1, own = !counted.shares_panels && job.N >= threads;

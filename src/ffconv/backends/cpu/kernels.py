@@ -439,10 +439,15 @@ def _train(
 def _saved_maps(x: Tensor, layers: int, conv2: Tensor | None) -> list[Tensor]:
     """Return memory for what the norms read, in the order of the kernels."""
     N, C, H, W = x.shape
-    width = _function("saved_width")(C if conv2 is None else conv2.size(1))
+    width = saved_width(C if conv2 is None else conv2.size(1))
     h, w = (H + 1) // 2, (W + 1) // 2
     sizes = [H * W * width, (W // 2 + 1) * H * 2 * width, (w // 2 + 1) * h * 2 * width]
     return [x.new_empty(N, size) for size in (sizes[1:2] if conv2 is None else sizes[:layers])]
+
+
+def saved_width(hidden: int) -> int:
+    """Return the values a pixel that are saved of ``hidden`` channels for the backward pass."""
+    return _function("saved_width")(hidden)
 
 
 def _ffc_block(
