@@ -59,7 +59,9 @@ def build_kernels(folder: Path, warn: Callable[[str], None]) -> bool:
         path = folder / f"kernels_{name}.so"
         if path.exists() and path.stat().st_mtime > newest:
             continue
-        fresh = path.with_suffix(f".{os.getpid()}.tmp")  # a build that is interrupted leaves no broken library
+        fresh = path.with_suffix(
+            f".{os.getpid()}.tmp"
+        )  # a build that is interrupted leaves no broken library
         command = [compiler, *_FLAGS, *flags, str(folder / "library.cpp"), "-o", str(fresh)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         runs.append((path, fresh, process))

@@ -135,7 +135,9 @@ def ffc(
         spans = zip(dilation, weight.shape[2:], padding, strict=True)
         offset = [d * (k - 1) // 2 - p for d, k, p in spans]
         pooled = pool(x[:, local_in:], out_size, stride, offset)
-        y = torch.cat([y[:, :local_out], y[:, local_out:] + spectral_transform(pooled, layers, eps, conv2)], 1)
+        y = torch.cat(
+            [y[:, :local_out], y[:, local_out:] + spectral_transform(pooled, layers, eps, conv2)], 1
+        )
     if residual is not None:
         y = y + residual
     return F.relu(y) if relu else y

@@ -75,7 +75,9 @@ def assert_close(ours: Tensor, exact: Tensor, tolerance: float = 2e-5) -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("size", [(2, 1, 1, 1), (1, 3, 7, 9), (2, 8, 8, 8), (1, 17, 31, 6), (3, 40, 14, 14)])
+@pytest.mark.parametrize(
+    "size", [(2, 1, 1, 1), (1, 3, 7, 9), (2, 8, 8, 8), (1, 17, 31, 6), (3, 40, 14, 14), (2, 3, 74, 37)]
+)
 def test_transforms(size: tuple[int, ...], layout: str) -> None:
     x = lay_out(randn(*size), layout)
     spectrum = kernels.rfft2(x, 0.5)
@@ -94,7 +96,13 @@ def test_is_smooth() -> None:
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize(
     ("channels", "size"),
-    [((1, 2, 2), (2, 1)), ((3, 8, 16), (7, 9)), ((20, 12, 24), (1, 5)), ((33, 48, 70), (50, 4)), ((4, 16, 6), (8, 8))],
+    [
+        ((1, 2, 2), (2, 1)),
+        ((3, 8, 16), (7, 9)),
+        ((20, 12, 24), (1, 5)),
+        ((33, 48, 70), (50, 4)),
+        ((4, 16, 6), (8, 8)),
+    ],
 )
 def test_spectral_transform(
     channels: tuple[int, int, int], size: tuple[int, int], count: int, layout: str
@@ -117,7 +125,13 @@ def test_spectral_transform(
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize(
     ("channels", "size"),
-    [((3, 8, 16), (7, 9)), ((20, 12, 24), (8, 6)), ((8, 40, 20), (4, 3)), ((5, 6, 7), (3, 100)), ((5, 6, 7), (100, 3))],
+    [
+        ((3, 8, 16), (7, 9)),
+        ((20, 12, 24), (8, 6)),
+        ((8, 40, 20), (4, 3)),
+        ((5, 6, 7), (3, 100)),
+        ((5, 6, 7), (100, 3)),
+    ],
 )
 def test_training(channels: tuple[int, int, int], size: tuple[int, int], count: int, layout: str) -> None:
     C_in, C, C_out = channels
@@ -154,7 +168,9 @@ def test_training(channels: tuple[int, int, int], size: tuple[int, int], count: 
     if conv2 is not None:
         parameters.append(exact_conv2)
         ours.append(grad_conv2)
-    for one, expected in zip(ours, torch.autograd.grad(exact, [exact_x, *parameters], grad.double()), strict=True):
+    for one, expected in zip(
+        ours, torch.autograd.grad(exact, [exact_x, *parameters], grad.double()), strict=True
+    ):
         assert_close(one, expected, 5e-4)
 
 
@@ -180,13 +196,23 @@ def make_ffc(
 GEOMETRIES = [  # kernel, stride, padding, dilation, modes, size, out_size
     pytest.param((1, 1), (1, 1), (0, 0), (1, 1), ("zeros", "zeros"), (7, 9), (7, 9), id="1x1"),
     pytest.param((3, 3), (1, 1), (1, 1), (1, 1), ("zeros", "zeros"), (8, 6), (8, 6), id="3x3"),
-    pytest.param((3, 3), (1, 1), (1, 1), (1, 1), ("reflect", "circular"), (16, 15), (16, 15), id="padding modes"),
+    pytest.param(
+        (3, 3), (1, 1), (1, 1), (1, 1), ("reflect", "circular"), (16, 15), (16, 15), id="padding modes"
+    ),
     pytest.param((3, 3), (2, 2), (1, 1), (1, 1), ("zeros", "zeros"), (9, 8), (5, 4), id="stride"),
     pytest.param((1, 1), (2, 2), (0, 0), (1, 1), ("zeros", "zeros"), (8, 7), (4, 4), id="1x1 stride"),
     pytest.param((3, 1), (2, 1), (0, 2), (1, 1), ("replicate", "replicate"), (9, 5), (4, 9), id="uneven"),
     pytest.param((2, 5), (1, 3), (3, 1), (3, 2), ("zeros", "zeros"), (9, 14), (10, 3), id="any offset"),
 ]
-CHANNELS = [(3, 2, 5, 4), (24, 8, 40, 24), (0, 6, 5, 3), (6, 0, 3, 4), (5, 3, 0, 8), (5, 3, 8, 0), (48, 16, 48, 16)]
+CHANNELS = [
+    (3, 2, 5, 4),
+    (24, 8, 40, 24),
+    (0, 6, 5, 3),
+    (6, 0, 3, 4),
+    (5, 3, 0, 8),
+    (5, 3, 8, 0),
+    (48, 16, 48, 16),
+]
 
 
 @pytest.mark.parametrize("channels", CHANNELS)
@@ -212,7 +238,9 @@ def check_ffc(
     else:
         outputs = channels[2]
     bias = randn(outputs)
-    exact = reference.ffc(x.double(), *double(weights), bias.double(), *geometry, double(layers), eps, double([conv2])[0])
+    exact = reference.ffc(
+        x.double(), *double(weights), bias.double(), *geometry, double(layers), eps, double([conv2])[0]
+    )
     y = kernels.ffc(x, *weights, bias, *geometry, layers, eps, conv2)
     assert_close(y, exact)
     expected_format = torch.channels_last if layout in ("last", "slice") else torch.contiguous_format
@@ -227,6 +255,20 @@ def check_ffc(
         assert_close(with_all, (exact - bias.double()[:, None, None] + residual.double()).relu())
 
 
+def test_weights_packed_for_other_sizes_are_not_used() -> None:
+    weights, layers, eps, conv2 = make_ffc((6, 2, 6, 2), (1, 1), 3, last=False)
+    geometry = ((1, 1), (0, 0), (1, 1), ("zeros", "zeros"))
+    x = randn(2, 8, 6, 4)
+    exact = reference.ffc(
+        x.double(), *double(weights), None, *geometry, (6, 4), double(layers), eps, double([conv2])[0]
+    )
+    other = kernels.pack_ffc((1, 8, 8, 8), *weights, None, *geometry, (8, 8), layers, eps, conv2)
+    for packed in (other, other[:10], torch.zeros(10, dtype=torch.uint8)):
+        assert_close(
+            kernels.ffc(x, *weights, None, *geometry, (6, 4), layers, eps, conv2, None, False, packed), exact
+        )
+
+
 @pytest.mark.parametrize(("threads", "batch"), [(1, 2), (2, 1), (2, 2), (2, 5), (3, 2), (3, 4)])
 @pytest.mark.parametrize("layout", ["last", "first"])
 @pytest.mark.parametrize("channels", [(24, 8, 24, 8), (24, 8, 200, 0), (24, 8, 300, 100)])
@@ -236,7 +278,9 @@ def test_any_number_of_threads(
     weights, layers, eps, conv2 = make_ffc(channels, (1, 1), 3, last=False)
     geometry = ((1, 1), (0, 0), (1, 1), ("zeros", "zeros"), (5, 6))
     x = lay_out(randn(batch, 32, 5, 6), layout)
-    exact = reference.ffc(x.double(), *double(weights), None, *geometry, double(layers), eps, double([conv2])[0])
+    exact = reference.ffc(
+        x.double(), *double(weights), None, *geometry, double(layers), eps, double([conv2])[0]
+    )
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -244,7 +288,9 @@ def test_any_number_of_threads(
         if layers:
             _, stats, saved = kernels.spectral_transform_forward(x, *spectral(layers, eps, conv2, x))
             grad = randn(batch, channels[3], 5, 6)
-            several = kernels.spectral_transform_backward(grad, x, *spectral(layers, eps, conv2, x), stats, saved)
+            several = kernels.spectral_transform_backward(
+                grad, x, *spectral(layers, eps, conv2, x), stats, saved
+            )
             torch.set_num_threads(1)
             one = kernels.spectral_transform_backward(grad, x, *spectral(layers, eps, conv2, x), stats, saved)
             assert_close(several[0], one[0].double())

@@ -275,7 +275,7 @@ inline void infer(const InferenceArguments& of) {
           (long long)of.packed_size, (long long)header.bytes);
     check(reinterpret_cast<uintptr_t>(of.packed) % ALIGNMENT == 0, "packed weights are not aligned");
     PackedHeader* const place = reinterpret_cast<PackedHeader*>(of.packed);
-    if (!runs || *place == header) {  // weights that were packed for other sizes are packed anew for this call
+    if (!runs || (of.packed_size >= header.bytes && *place == header)) {  // weights that were packed for other sizes are packed anew for this call
       job.packed = of.packed + HEADER_BYTES;
       job.is_packed = runs;
     }

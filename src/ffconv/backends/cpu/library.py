@@ -58,7 +58,9 @@ def library() -> Library | None:
         except (OSError, AttributeError) as error:  # missing libgomp, or a file of another version
             reason = str(error)
     if allowed:
-        _logger.warning("ffconv runs in plain PyTorch on the CPU, its compiled kernels are missing: %s", reason)
+        _logger.warning(
+            "ffconv runs in plain PyTorch on the CPU, its compiled kernels are missing: %s", reason
+        )
     return None
 
 
