@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-import kernel_reference as reference
 import torch
 from torch import Tensor
 
+import kernel_reference as reference
 from ffconv.backends.cpu import kernels
 from ffconv.backends.cpu.library import INSTRUCTION_SETS, Library, library_path, load_functions
 
@@ -233,10 +233,7 @@ def check_ffc(
     if not any(weight is not None for weight in weights):
         return
     x = lay_out(randn(3, sum(channels[:2]), *size), layout)
-    if layers or weights[2] is not None:
-        outputs = channels[2] + channels[3]
-    else:
-        outputs = channels[2]
+    outputs = channels[2] + (channels[3] if layers or weights[2] is not None else 0)
     bias = randn(outputs)
     exact = reference.ffc(
         x.double(), *double(weights), bias.double(), *geometry, double(layers), eps, double([conv2])[0]

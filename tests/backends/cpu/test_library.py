@@ -122,6 +122,8 @@ SIZES = """
     eps, conv2 = (1e-5, 1e-5), ones(3, 4, 1, 1)
     geometry = (1, 1), (0, 0), (1, 1), ("zeros", "zeros"), (8, 8)
     weight = ones(5, 6, 1, 1)
+    reflect, saved = ("reflect", "reflect"), [ones(9), ones(9)]
+    training, stats = (layers, (True, True), eps, conv2), [(ones(4), ones(4)), (ones(8), ones(8))]
 
     def replace(index, tensor):
         return [*layers[:index], tensor, *layers[index + 1 :]]
@@ -143,12 +145,12 @@ SIZES = """
         lambda: kernels.ffc(x, weight, None, None, ones(4), *geometry, (), (), None),
         lambda: kernels.ffc(x, weight, None, None, None, (0, 1), *geometry[1:], (), (), None),
         lambda: kernels.ffc(x, weight, None, None, None, *geometry[:4], (8, 0), (), (), None),
-        lambda: kernels.ffc(x, weight, None, None, None, *geometry[:1], (9, 0), (1, 1), ("reflect",) * 2, (26, 8), (), (), None),
+        lambda: kernels.ffc(x, weight, None, None, None, (1, 1), (9, 0), (1, 1), reflect, (26, 8), (), (), None),
         lambda: kernels.ffc(x, weight, None, None, None, *geometry, (), (), None, ones(2, 5, 8, 7)),
         lambda: kernels.ffc(x, weight, None, None, None, *geometry, layers, eps, conv2),
         lambda: kernels.winograd_weight_grads(x, x, ones(6, 6, 1, 1), None, None, (1, 1)),
         lambda: kernels.winograd_input_grad(x, ones(7, 5, 3, 3), None, None, (1, 1), (8, 8)),
-        lambda: kernels.spectral_transform_backward(ones(2, 3, 8, 8), x, layers, (True, True), eps, conv2, [(ones(4), ones(4)), (ones(8), ones(8))], [ones(9), ones(9)]),
+        lambda: kernels.spectral_transform_backward(ones(2, 3, 8, 8), x, *training, stats, saved),
     ]
     for number, case in enumerate(cases):
         try:

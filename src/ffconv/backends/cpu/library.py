@@ -1,9 +1,9 @@
 """Loads the kernels that suit the processor.
 
-The installation compiles ``library.cpp`` once per instruction set, into files beside this one. Which of them runs is
-decided once per process, by :func:`torch.backends.cpu.get_cpu_capability` and the environment variable
-``FFCONV_CPU``: ``avx512``, ``avx2`` or ``default`` force an instruction set that the processor has, ``none`` leaves
-the kernels out.
+The installation compiles ``library.cpp`` once per instruction set, into files beside this one. Which of them
+runs is decided once per process, by :func:`torch.backends.cpu.get_cpu_capability` and the environment
+variable ``FFCONV_CPU``: ``avx512``, ``avx2`` or ``default`` force an instruction set that the processor has,
+``none`` leaves the kernels out.
 """
 
 from __future__ import annotations

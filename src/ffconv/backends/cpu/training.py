@@ -140,9 +140,7 @@ def _uses_winograd(x: Tensor, weights: Weights, outputs: int, geometry: ConvGeom
         return False
     l2l, l2g, g2l = weights
     # It writes all channels of the output, and of the gradient, only if they have a path.
-    if (g2l is None and l2l is not None and l2l.shape[1] < x.shape[1]) or (
-        l2g is None and _local(weights) < outputs
-    ):
+    if (g2l is None and l2l is not None and l2l.shape[1] < x.shape[1]) or (l2g is None and _local(weights) < outputs):
         return False
     return kernels.winograd_pays(x, geometry.output_size(x.shape[2:]), outputs)
 
@@ -160,9 +158,7 @@ def _runs_by_side(weights: Weights) -> bool:
     return 4 * g2l.shape[1] * l2g.shape[0] >= inputs * outputs
 
 
-def _convolve(
-    x: Tensor, weights: Weights, bias: Tensor | None, outputs: int, geometry: ConvGeometry
-) -> Tensor:
+def _convolve(x: Tensor, weights: Weights, bias: Tensor | None, outputs: int, geometry: ConvGeometry) -> Tensor:
     l2l, l2g, g2l = weights
     padding = geometry.conv_padding
     if _uses_winograd(x, weights, outputs, geometry):
@@ -192,9 +188,7 @@ def _convolve_backward(
         left, from_local, grad_bias = _conv_backward(
             grad, x[:, :local], torch.cat([l2l, l2g]), geometry, has_bias, needs_x
         )
-        right, from_global, _ = _conv_backward(
-            grad[:, :local_out], x[:, local:], g2l, geometry, False, needs_x
-        )
+        right, from_global, _ = _conv_backward(grad[:, :local_out], x[:, local:], g2l, geometry, False, needs_x)
         grad_x = torch.cat([left, right], 1) if left is not None and right is not None else None
         return grad_x, [from_local[:local_out], from_local[local_out:], from_global], grad_bias
     weight = block_weight(weights, (outputs, x.shape[1], *geometry.kernel_size))
