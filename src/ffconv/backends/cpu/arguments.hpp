@@ -275,7 +275,7 @@ inline void infer(const InferenceArguments& of) {
           (long long)of.packed_size, (long long)header.bytes);
     check(reinterpret_cast<uintptr_t>(of.packed) % ALIGNMENT == 0, "packed weights are not aligned");
     PackedHeader* const place = reinterpret_cast<PackedHeader*>(of.packed);
-    if (!runs || *place == header) {  // weights that were packed for other sizes are packed anew for this call
+    if (!runs || (of.packed_size >= header.bytes && *place == header)) {  // weights that were packed for other sizes are packed anew for this call
       job.packed = of.packed + HEADER_BYTES;
       job.is_packed = runs;
     }
@@ -343,6 +343,7 @@ inline void transform_map(const TransformArguments& of) {
   of.forward ? of.map.check_map("the map") : of.map.check_result("the map");
   const auto& [N, C, H, W] = of.map.sizes;
   check_planes(H, W);
+  check(of.forward || of.map.map().channel == 1, "planes are written channels last");
   of.spectrum.check_count(N * 2 * C * H * (W / 2 + 1), "the spectrum");
   run_transform({of.map.map(), of.spectrum.values, N, C, H, W, float(of.inner)}, of.forward);
 }

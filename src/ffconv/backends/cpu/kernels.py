@@ -458,7 +458,7 @@ def _ffc_block(
     layers: Sequence[Tensor],
     conv2: Tensor | None,
 ) -> tuple[list[Any], tuple[int, tuple[int, ...], tuple[int, ...]]]:
-    """Return tensors to keep until the call is over (the bias first), and the numbers that describe the weights."""
+    """Return tensors to keep until the call is over (bias first), and the numbers that describe the weights."""
     if bias is not None and not bias.is_contiguous():
         bias = bias.contiguous()
     of_spectral = _NO_SPECTRAL

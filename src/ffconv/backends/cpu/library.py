@@ -1,9 +1,9 @@
 """Loads the kernels that suit the processor.
 
-The installation compiles ``library.cpp`` once per instruction set, into files beside this one. Which of them runs is
-decided once per process, by :func:`torch.backends.cpu.get_cpu_capability` and the environment variable
-``FFCONV_CPU``: ``avx512``, ``avx2`` or ``default`` force an instruction set that the processor has, ``none`` leaves
-the kernels out.
+The installation compiles ``library.cpp`` once per instruction set, into files beside this one. Which of them
+runs is decided once per process, by :func:`torch.backends.cpu.get_cpu_capability` and the environment
+variable ``FFCONV_CPU``: ``avx512``, ``avx2`` or ``default`` force an instruction set that the processor has,
+``none`` leaves the kernels out.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def library() -> Library | None:
         if not path.exists():
             continue
         try:
-            return Library(name, _load(path))
+            return Library(name, load_functions(path))
         except (OSError, AttributeError) as error:  # missing libgomp, or a file of another version
             reason = str(error)
     if allowed:
@@ -69,7 +69,8 @@ def library_path(instruction_set: str) -> Path:
     return Path(__file__).with_name(f"kernels_{instruction_set}.so")
 
 
-def _load(path: Path) -> ctypes.CDLL:
+def load_functions(path: Path) -> ctypes.CDLL:
+    """Load one file of kernels."""
     functions = ctypes.CDLL(str(path))
     for name, (result, arguments) in _FUNCTIONS.items():
         function = getattr(functions, f"ffconv_{name}")

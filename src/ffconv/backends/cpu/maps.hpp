@@ -34,14 +34,22 @@ void each_line(const Map<const float>& map, int64_t row, int64_t end, int64_t W,
   for (int64_t h = row; h < end; ++h) work(h * W, W);
 }
 
+// Squares of LANES pixels and channels, in an order that touches few pages of memory at a time.
+template <typename Work>
+void each_square(int64_t pixels, int64_t channels, Work work) {
+  constexpr int64_t CHUNK = 128;
+  for (int64_t first = 0; first < pixels; first += CHUNK)
+    for (int64_t c = 0; c < channels; c += VECTOR_LANES)
+      for (int64_t p = first; p < std::min(first + CHUNK, pixels); p += VECTOR_LANES) work(p, c);
+}
+
 // Copies rows of an image into `to`, channels last, which begins at that row.
 inline void gather_rows(const Map<const float>& map, int64_t channels, int64_t row, int64_t end, int64_t W, float* to) {
   constexpr int LANES = VECTOR_LANES;
   each_line(map, row, end, W, [&](int64_t start, int64_t pixels) {
     const float* from = map.values + start / W * map.row;
     float* const line = to + (start - row * W) * channels;
-    for (int64_t p = 0; p < pixels; p += LANES)
-      for (int64_t c = 0; c < channels; c += LANES) {
+    each_square(pixels, channels, [&](int64_t p, int64_t c) {
         const int64_t height = std::min<int64_t>(LANES, channels - c), width = std::min<int64_t>(LANES, pixels - p);
         if (map.pixel == 1) {
           Vector<LANES> square[LANES]{};
@@ -53,7 +61,7 @@ inline void gather_rows(const Map<const float>& map, int64_t channels, int64_t r
             for (int64_t j = 0; j < height; ++j)
               line[(p + i) * channels + c + j] = from[(c + j) * map.channel + (p + i) * map.pixel];
         }
-      }
+    });
   });
 }
 
@@ -74,8 +82,7 @@ inline void scatter_rows(const float* from, int64_t channels, int64_t row, int64
     return;
   }
   const int64_t pixels = (end - row) * W;
-  for (int64_t p = 0; p < pixels; p += LANES)
-    for (int64_t c = 0; c < channels; c += LANES) {
+  each_square(pixels, channels, [&](int64_t p, int64_t c) {
       const int64_t height = std::min<int64_t>(LANES, channels - c), width = std::min<int64_t>(LANES, pixels - p);
       Vector<LANES> square[LANES]{};
       for (int i = 0; i < width; ++i) square[i] = load<LANES>(from + (p + i) * channels + c, height);
@@ -85,7 +92,7 @@ inline void scatter_rows(const float* from, int64_t channels, int64_t row, int64
         if (added.values) square[i] += load<LANES>(added.values + (c + i) * added.channel + at, width);
         store<LANES>(has_relu ? relu(square[i]) : square[i], map.values + (c + i) * map.channel + at, width);
       }
-    }
+  });
 }
 
 }  // namespace
