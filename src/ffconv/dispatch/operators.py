@@ -522,7 +522,8 @@ def _setup_spectral_training(ctx: Any, inputs: tuple, output: tuple) -> None:
 
 
 def _spectral_training_gradient(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
-    (x, *tensors), saved = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+    kept = ctx.saved_tensors  # once: activation checkpointing lets each be unpacked once
+    (x, *tensors), saved = kept[: ctx.count], kept[ctx.count :]
     if grad is None:
         return None, [None] * len(tensors), *map(_no_grad, (ctx.eps, ctx.batch_stats))
     if _is_batched(grad):
@@ -557,7 +558,8 @@ def _setup_ffc_training(ctx: Any, inputs: tuple, output: tuple) -> None:
 
 
 def _ffc_training_gradient(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
-    maps, tensors = ctx.saved_tensors[:6], ctx.saved_tensors[6 : ctx.count]
+    kept = ctx.saved_tensors
+    maps, tensors, saved = kept[:6], kept[6 : ctx.count], kept[ctx.count :]
     if grad is None:
         return *([None] * 6), [None] * len(tensors), *map(_no_grad, (ctx.eps, ctx.batch_stats)), None
     if _is_batched(grad):
@@ -566,7 +568,7 @@ def _ffc_training_gradient(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any,
         )
         grads = _gradients(definition, [*maps, *tensors], grad)
         return *grads[:6], grads[6:], *map(_no_grad, (ctx.eps, ctx.batch_stats)), None
-    needs_x, saved = ctx.needs_input_grad[0], ctx.saved_tensors[ctx.count :]
+    needs_x = ctx.needs_input_grad[0]
     numbers = (ctx.eps, ctx.batch_stats, ctx.geometry)
     *grads, of_tensors = ops.ffc_backward(grad, needs_x, saved, *maps, tensors, *numbers)
     present = (maps[0] if needs_x else None, *maps[1:])
