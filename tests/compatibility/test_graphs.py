@@ -6,13 +6,13 @@ from typing import Any, cast
 
 import pytest
 import torch
-from ffconv.ops.engines import Engine
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import ffconv
 from compatibility.families import FAMILIES, Family
+from ffconv.dispatch import FFTBackend
 
 
 class _Devices(TorchDispatchMode):
@@ -58,14 +58,14 @@ def test_cuda_graphs(family: Family, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("engine", ["matrix", "triton"])
-def test_cuda_graphs_of_other_engines(engine: Engine) -> None:
+@pytest.mark.parametrize("backend", ["dft_matmul", "triton"])
+def test_cuda_graphs_of_other_backends(backend: FFTBackend) -> None:
     """Their matrices are made in the first step, and must lie outside the graph's memory."""
     family = next(family for family in FAMILIES if family.name == "FFC2d")
     network, x = family.network().eval().cuda(), family.input().cuda()
     torch.compiler.reset()
     recorded = torch.compile(network, fullgraph=True, mode="reduce-overhead")
-    with torch.no_grad(), ffconv.fft_backend(engine):
+    with torch.no_grad(), ffconv.fft_backend(backend):
         for _ in range(3):
             torch.compiler.cudagraph_mark_step_begin()
             y = recorded(x).clone()

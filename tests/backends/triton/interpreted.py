@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -14,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import oracles
-from ffconv.dispatch import irfftn, rfftn
-from ffconv.nn import FourierUnit, SpectralTransform, fft_backend, triton
+from ffconv.backends import triton
+from ffconv.dispatch import FFTBackend, fft_backend, irfftn, rfftn
+from ffconv.nn import FourierUnit, SpectralTransform
 
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 torch.backends.cudnn.allow_tf32 = False  # rounded operands would hide what the kernels are off by
@@ -76,7 +79,7 @@ def test_a_half_precision_map_is_transformed_in_float32() -> None:
         lambda x: x.transpose(0, 1).contiguous().transpose(0, 1),
     ],
 )
-def test_memory_layout_does_not_matter(view) -> None:
+def test_memory_layout_does_not_matter(view: Callable[[Tensor], Tensor]) -> None:
     x = view(noise(2, 4, 5, 8))
     assert torch.equal(triton.rfft2(x), triton.rfft2(x.contiguous()))
 
@@ -110,13 +113,13 @@ def test_what_is_done_on_the_way(relu: bool, normed: bool, with_residual: bool) 
 def test_gradients(size: tuple[int, int]) -> None:
     x, grad = noise(1, 2, *size), noise(1, 2, *size) + 1
 
-    def gradient(x: Tensor, engine) -> Tensor:
+    def gradient(x: Tensor, backend: FFTBackend) -> Tensor:
         x = x.requires_grad_()
-        with fft_backend(engine):
+        with fft_backend(backend):
             y = irfftn(rfftn(x, IMAGE).square(), IMAGE, size[1])
         return torch.autograd.grad(y, x, grad.to(x))[0]
 
-    expected = gradient(x.detach().double(), "fft")
+    expected = gradient(x.detach().double(), "torch")
     assert off(gradient(x.clone(), "triton"), expected.cpu()) < 10 * EXACT
 
 
@@ -134,8 +137,8 @@ def test_other_axes(axes: tuple[int, ...], size: tuple[int, ...]) -> None:
 def test_a_compiler_is_told_the_layout_that_comes(size: tuple[int, int]) -> None:
     x = noise(2, 3, *size)
     spectrum = triton.rfft2(x) if max(size) < 129 else noise(2, 6, size[0], size[1] // 2 + 1)
-    torch.library.opcheck(torch.ops.ffconv.rfftn, (x, IMAGE, "triton"))
-    torch.library.opcheck(torch.ops.ffconv.irfftn, (spectrum, IMAGE, size[1], "triton"))
+    torch.library.opcheck(torch.ops.ffconv.rfftn, (x, IMAGE, "triton", 1.0))
+    torch.library.opcheck(torch.ops.ffconv.irfftn, (spectrum, IMAGE, size[1], "triton", 1.0))
 
 
 def test_the_fused_unit_tells_a_compiler_its_layout() -> None:
@@ -151,24 +154,45 @@ def unit() -> FourierUnit:
     return unit
 
 
+@pytest.fixture
+def fused(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Sizes of the maps for which kernels computed a whole unit."""
+    sizes: list[tuple[int, ...]] = []
+    run = triton.fourier_unit
+
+    def counting(x: Tensor, *args: Tensor) -> Tensor:
+        sizes.append(tuple(x.shape))
+        return run(x, *args)
+
+    monkeypatch.setattr(triton, "fourier_unit", counting)
+    return sizes
+
+
 @pytest.mark.parametrize("size", [(7, 6), (1, 1)])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 10 * EXACT), (torch.bfloat16, 1e-2)])
 def test_a_unit_in_inference_is_fused(
-    unit: FourierUnit, size: tuple[int, int], dtype: torch.dtype, tolerance: float
+    unit: FourierUnit,
+    size: tuple[int, int],
+    dtype: torch.dtype,
+    tolerance: float,
+    fused: list[tuple[int, ...]],
 ) -> None:
     x = noise(2, 3, *size, dtype=dtype)
     with torch.no_grad(), fft_backend("triton"):
-        assert triton.takes_unit(unit, x)
         y = unit(x)
+    assert fused == [tuple(x.shape)]
     assert y.dtype == dtype
     assert off(y, oracles.fourier_unit(copy.deepcopy(unit).cpu().double(), x.cpu().double())) < tolerance
 
 
-def test_a_unit_under_autocast_mixes_in_half_precision(unit: FourierUnit) -> None:
+def test_a_unit_under_autocast_mixes_in_half_precision(
+    unit: FourierUnit, fused: list[tuple[int, ...]]
+) -> None:
     x = noise(2, 3, 6, 5)
     expected = oracles.fourier_unit(copy.deepcopy(unit).cpu().double(), x.cpu().double())
     with torch.no_grad(), fft_backend("triton"), torch.autocast(DEVICE, torch.bfloat16):
         y = unit(x)
+    assert len(fused) == 1
     assert 1e-5 < off(y, expected) < 2e-2
 
 
@@ -182,15 +206,17 @@ def test_a_unit_under_autocast_mixes_in_half_precision(unit: FourierUnit) -> Non
     ],
     ids=["training", "hook", "bias", "gradient"],
 )
-def test_a_unit_that_is_not_fused_computes_the_same(unit: FourierUnit, change) -> None:
+def test_a_unit_that_is_not_fused_computes_the_same(
+    unit: FourierUnit, change: Callable[[FourierUnit], Any], fused: list[tuple[int, ...]]
+) -> None:
     x = noise(2, 3, 6, 5)
     with torch.no_grad():
         change(unit)
-        assert not triton.takes_unit(unit, x)
         with fft_backend("triton"):
             y = copy.deepcopy(unit)(x)
-        with fft_backend("fft"):
+        with fft_backend("torch"):
             torch.testing.assert_close(y, unit(x), rtol=1e-4, atol=1e-5)
+    assert not fused
 
 
 def test_a_spectral_transform_trains() -> None:
@@ -198,14 +224,14 @@ def test_a_spectral_transform_trains() -> None:
     twin, x = copy.deepcopy(transform), noise(2, 8, 6, 7)
     with fft_backend("triton"):
         F.mse_loss(transform(x), x).backward()
-    with fft_backend("fft"):
+    with fft_backend("torch"):
         F.mse_loss(twin(x), x).backward()
     for ours, expected in zip(transform.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, expected.grad, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("train", [False, True])
-def test_a_compiler_takes_a_network_of_the_engine_as_one_graph(train: bool) -> None:
+def test_a_compiler_takes_a_network_as_one_graph(train: bool) -> None:
     network = torch.nn.Sequential(SpectralTransform(8, 8), torch.nn.ReLU()).to(DEVICE).train(train)
     network = network.to(memory_format=torch.channels_last)
     x = noise(2, 8, 6, 7).to(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""The kernels of the triton engine: interpreted, compiled for GPUs that are not here, and on one that is."""
+"""The Triton kernels: interpreted, compiled for GPUs that are not here, and on one that is."""
 
 from __future__ import annotations
 
@@ -70,9 +70,10 @@ BUILDS = [
 def test_compiled_for_a_gpu_to_products_of_its_matrix_units(
     kernel: str, build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ffconv.ops.triton import kernels, transforms
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
+
+    from ffconv.backends.triton import kernels, transforms
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     function = getattr(kernels, kernel)
