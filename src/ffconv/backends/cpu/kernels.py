@@ -1,8 +1,8 @@
 """Calls of the CPU kernels with tensors.
 
-All tensors are float32 on the CPU, without the conjugate or negative bit. The functions decide nothing: a caller has
-to choose tensors that the kernels support, see ``ffconv.dispatch``. Sizes are checked in C++ before anything runs;
-sizes that do not go together, and memory that cannot be allocated, raise a RuntimeError.
+All tensors are float32 on the CPU, without the conjugate or negative bit. The functions decide nothing: a
+caller has to choose tensors that the kernels support, see ``ffconv.dispatch``. Sizes are checked in C++
+before anything runs; sizes that do not go together, and memory that cannot be allocated, raise a RuntimeError.
 
 Arguments go to C++ as one packed block of integers (see ``arguments.hpp``), which costs a few microseconds.
 """
@@ -238,7 +238,7 @@ def spectral_transform(
         layers, eps, conv2: as for :func:`ffc`; conv2 None and one layer are a Fourier Unit alone.
         out: map to whose last channels the result is added in place; it is returned.
     Shape:
-        x (N, C_in, H, W), out (N, C, H, W) -> (N, C, H, W); without out (N, C_out, H, W) in x's memory format.
+        x (N, C_in, H, W), out (N, C, H, W) -> (N, C, H, W); without out (N, C_out, H, W) in the format of x.
     """
     layers, conv2 = _contiguous(layers, conv2)
     N, C, H, W = x.shape
