@@ -1,7 +1,8 @@
 """Compile the CPU kernels when the package is built or installed, once per instruction set.
 
-``$CXX`` names the compiler, otherwise the first of c++, g++ and clang++ is used. With ``FFCONV_BUILD_KERNELS=0``,
-without a compiler, or where it fails, the package is built without kernels and plain PyTorch serves.
+``$CXX`` names the compiler, otherwise the first of c++, g++ and clang++ is used. With
+``FFCONV_BUILD_KERNELS=0``, without a compiler, or where it fails, the package is built without kernels and
+plain PyTorch serves.
 """
 
 from __future__ import annotations

@@ -145,7 +145,7 @@ SIZES = """
         lambda: kernels.ffc(x, weight, None, None, ones(4), *geometry, (), (), None),
         lambda: kernels.ffc(x, weight, None, None, None, (0, 1), *geometry[1:], (), (), None),
         lambda: kernels.ffc(x, weight, None, None, None, *geometry[:4], (8, 0), (), (), None),
-        lambda: kernels.ffc(x, weight, None, None, None, (1, 1), (9, 0), (1, 1), reflect, (26, 8), (), (), None),
+        lambda: kernels.ffc(x, weight, *[None] * 3, (1, 1), (9, 0), (1, 1), reflect, (9, 8), (), (), None),
         lambda: kernels.ffc(x, weight, None, None, None, *geometry, (), (), None, ones(2, 5, 8, 7)),
         lambda: kernels.ffc(x, weight, None, None, None, *geometry, layers, eps, conv2),
         lambda: kernels.winograd_weight_grads(x, x, ones(6, 6, 1, 1), None, None, (1, 1)),

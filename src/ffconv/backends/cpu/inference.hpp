@@ -159,7 +159,7 @@ class ImageInference {
     if (state.convolutions.by_winograd())
       convolve_tiles(maps, memory.h, team);
     else if (state.convolutions && !state.packs_late && state.convolutions.maps_outweigh(1, team.size))
-      convolve_rows(maps, memory.h, row, end);
+      return convolve_rows(n, maps, memory, row, end, team);
     else if (state.convolutions)
       convolve_panels(1, &maps, memory.h, team);
     else if (!state.is_fourier_unit())
@@ -262,11 +262,20 @@ class ImageInference {
   }
 
   // So many at once that they stay in the cache while all panels of the weight pass.
-  void convolve_rows(const ImageMaps& maps, const float* h, int64_t row, int64_t end) const {
-    const int64_t count = (112 + job.W - 1) / job.W;
-    for (int64_t first = row; first < end; first += count)
-      state.convolutions.rows(maps, h, first, std::min(first + count, end), state.convolved, 0,
-                              state.convolved.panels(), run_lists);
+  void convolve_rows(int64_t n, ImageMaps maps, const Memory& memory, int64_t row, int64_t end,
+                     const Team& team) const {
+    const int64_t count = (112 + job.W - 1) / job.W, width = job.W * job.C_out;
+    for (int64_t first = row, next; first < end; first = next) {
+      next = std::min(first + count, end);
+      // A copy of y takes the same place for all of them, and is written out from the cache.
+      float* const copy = memory.y + row * width;
+      if (!state.y_is_direct) maps.y.values = copy - first * width;
+      state.convolutions.rows(maps, memory.h, first, next, state.convolved, 0, state.convolved.panels(), run_lists);
+      if (!state.y_is_direct)
+        scatter_rows(copy, job.C_out, first, next, job.W, job.residual.of_image(n), job.convolutions->has_relu,
+                     job.y.of_image(n));
+    }
+    team.wait();
   }
 
   static int64_t group_for(const Planes<LANES>& planes, const Team& team) {

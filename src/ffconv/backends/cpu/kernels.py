@@ -1,8 +1,8 @@
 """Calls of the CPU kernels with tensors.
 
-All tensors are float32 on the CPU, without the conjugate or negative bit. The functions decide nothing: a caller has
-to choose tensors that the kernels support, see ``ffconv.dispatch``. Sizes are checked in C++ before anything runs;
-sizes that do not go together, and memory that cannot be allocated, raise a RuntimeError.
+All tensors are float32 on the CPU, without the conjugate or negative bit. The functions decide nothing: a
+caller has to choose tensors that the kernels support, see ``ffconv.dispatch``. Sizes are checked in C++
+before anything runs; sizes that do not go together, and memory that cannot be allocated, raise a RuntimeError.
 
 Arguments go to C++ as one packed block of integers (see ``arguments.hpp``), which costs a few microseconds.
 """
@@ -117,9 +117,9 @@ def ffc(
         padding: before the map along each axis; what is after it follows from the size of the result.
         padding_modes: "zeros", "reflect", "replicate" or "circular" along each axis.
         out_size: (H_out, W_out).
-        layers: weight, gamma, beta, mean and variance of conv1 and bn1, of the Fourier Unit and, if there is one, of
-            the Local Fourier Unit; empty without a Spectral Transform. The global channels are averaged to the
-            size of the result first.
+        layers: weight, gamma, beta, mean and variance of conv1 and bn1, of the Fourier Unit and, if there is
+            one, of the Local Fourier Unit; empty without a Spectral Transform. The global channels are
+            averaged to the size of the result first.
         eps: of each norm.
         conv2: the last weight of the Spectral Transform, (C_out_g, c, 1, 1).
         residual: map that is added, of the size of the result.
@@ -214,7 +214,7 @@ def ffc_prefers_torch(
     dilation: Sequence[int],
     out_size: Sequence[int],
 ) -> bool:
-    """Return True if oneDNN's convolutions are faster than those of :func:`ffc`, whose arguments these are."""
+    """Return True if oneDNN's convolutions are faster than those of :func:`ffc` with these arguments."""
     if out_size[0] * out_size[1] < _LARGE_MAP:
         return False
     weights = [weight for weight in (l2l, g2l, l2g) if weight is not None]
@@ -235,10 +235,10 @@ def spectral_transform(
 
     Args:
         x: map of any strides.
-        layers, eps, conv2: as for :func:`ffc`; conv2 None and the tensors of one layer are a Fourier Unit alone.
+        layers, eps, conv2: as for :func:`ffc`; conv2 None and one layer are a Fourier Unit alone.
         out: map to whose last channels the result is added in place; it is returned.
     Shape:
-        x (N, C_in, H, W), out (N, C, H, W) -> (N, C, H, W); without out (N, C_out, H, W) in the memory format of x.
+        x (N, C_in, H, W), out (N, C, H, W) -> (N, C, H, W); without out (N, C_out, H, W) in the format of x.
     """
     layers, conv2 = _contiguous(layers, conv2)
     N, C, H, W = x.shape
@@ -271,11 +271,11 @@ def spectral_transform_forward(
     """Return :func:`spectral_transform` in training, and what its backward pass needs.
 
     Args:
-        batch_stats: of each norm, True if it uses the statistics of the batch; its mean and variance in ``layers``
-            are then not read.
+        batch_stats: of each norm, True if it uses the statistics of the batch; its mean and variance in
+            ``layers`` are then not read.
     Returns:
-        The result; the mean and (biased) variance that each norm used; and what :func:`spectral_transform_backward`
-        takes as ``saved``.
+        The result; the mean and (biased) variance that each norm used; and what
+        :func:`spectral_transform_backward` takes as ``saved``.
     """
     N, C, H, W = x.shape
     y = out
@@ -458,7 +458,7 @@ def _ffc_block(
     layers: Sequence[Tensor],
     conv2: Tensor | None,
 ) -> tuple[list[Any], tuple[int, tuple[int, ...], tuple[int, ...]]]:
-    """Return tensors to keep until the call is over (bias first), and the numbers that describe the weights."""
+    """Return tensors to keep until the call is over (bias first), and the numbers that describe weights."""
     if bias is not None and not bias.is_contiguous():
         bias = bias.contiguous()
     of_spectral = _NO_SPECTRAL
