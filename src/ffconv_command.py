@@ -18,6 +18,7 @@ COMMANDS = {
     "package": "write a checkpoint as a folder for model hubs and timm, and push it",
     "shards": "pack a folder of images or videos into webdataset shards",
     "complexity": "parameters and multiply-adds of networks, and the paper's tables beside ours",
+    "explain": "which implementation runs each FFC of a network, and why",
     "benchmark": "speed and memory of layers and networks, speed of reading videos",
     "plot": "receptive fields, spectra and training curves",
     "demo": "train a small FFC network and its plain twin within minutes",

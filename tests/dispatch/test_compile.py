@@ -46,7 +46,9 @@ def test_a_graph_holds_one_operator_a_layer() -> None:
         torch.compile(layer, backend=recorded, fullgraph=True)(torch.randn(2, 8, 6, 5))
     (graph,) = recorded.graphs
     targets = [str(node.target) for node in graph.graph.nodes if node.op == "call_function"]
-    assert [target for target in targets if "getattr" not in target and "getitem" not in target] == ["ffconv.ffc"]
+    assert [target for target in targets if "getattr" not in target and "getitem" not in target] == [
+        "ffconv.ffc"
+    ]
 
 
 @pytest.mark.slow

@@ -40,3 +40,10 @@ def test_a_network_without_ffcs() -> None:
 def test_sequences() -> None:
     (only,) = ffconv.explain(FFC1d(8, 8, 3, ratio=0.5), torch.zeros(1, 8, 9))
     assert "one-dimensional" in only.reasons[0][1]
+
+
+def test_a_fused_network() -> None:
+    network = ffconv.fuse(nn.Sequential(FFC2d(8, 8, 3, padding=1, ratio=0.5), nn.ReLU()).eval())
+    with torch.no_grad():
+        (only,) = ffconv.explain(network, torch.zeros(1, 8, 6, 6))
+    assert only.operator == ("ffc" if kernels.available() else "parts")

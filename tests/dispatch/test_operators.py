@@ -19,7 +19,9 @@ from ffconv.functional.geometry import encode_geometry
 from ffconv.nn import FFC2d, FourierUnit, SpectralTransform
 
 # opcheck reads gradients of copies.
-opcheck_reads_gradients = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+opcheck_reads_gradients = pytest.mark.filterwarnings(
+    "ignore:The .grad attribute of a Tensor that is not a leaf"
+)
 needs_kernels = pytest.mark.skipif(not kernels.available(), reason="the CPU kernels are not built")
 LAYERS: dict[str, dict[str, Any]] = {
     "both": {"ratio": 0.5},

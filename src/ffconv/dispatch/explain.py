@@ -62,7 +62,7 @@ def explain(model: nn.Module, *example: Any) -> Explanations:
         return module.register_forward_pre_hook(record)
 
     inputs: dict[str, Tensor] = {}
-    ffcs = {name: module for name, module in model.named_modules() if hasattr(module, "in_local")}
+    ffcs = {name: module for name, module in model.named_modules() if hasattr(module, "is_ffc")}
     handles = [watch(name, module) for name, module in ffcs.items()]
     state = {name: buffer.clone() for name, buffer in model.named_buffers()}
     try:
@@ -71,7 +71,8 @@ def explain(model: nn.Module, *example: Any) -> Explanations:
         for handle in handles:
             handle.remove()
         for name, buffer in model.named_buffers():  # a run in training mode moves the norms' statistics
-            buffer.data.copy_(state[name])
+            if name in state:
+                buffer.data.copy_(state[name])
     for name, x in inputs.items():
         found[name] = _explained(name, ffcs[name], x)
     return Explanations(found.values())
@@ -79,11 +80,11 @@ def explain(model: nn.Module, *example: Any) -> Explanations:
 
 def _explained(name: str, layer: Any, x: Tensor) -> Explanation:
     reasons: list[tuple[str, str]] = []
-    call = layers.ffc_call(layer, x)
+    call = layers.fused_ffc_call(layer, x) if hasattr(layer, "packed") else layers.ffc_call(layer, x)
     row = _row("ffc", call, reasons)
     if row is not None:
         return Explanation(name, "ffc", row, tuple(reasons))
-    if layer.spectral is not None:
+    if getattr(layer, "spectral", None) is not None:
         inner = layers.spectral_call(layer.spectral, x[:, layer.in_local :], layer.geometry)
         row = _row("spectral_transform", inner, reasons)
         if row is not None:

@@ -165,32 +165,41 @@ def fused_ffc(layer: Any, x: Tensor, residual: Tensor | None = None) -> Tensor |
     if isinstance(x, Tensor) and (x.dim() != layer.dims + 2 or x.shape[1] != layer.in_channels):
         expected = ("N", layer.in_channels, *("T", "H", "W")[-layer.dims :])
         raise ValueError(f"a map of shape {tuple(x.shape)} must have shape ({', '.join(map(str, expected))})")
-    if _cannot_fuse(x):
+    found = fused_ffc_call(layer, x, residual)
+    if isinstance(found, str):
         return None
+    call = found[0]
+    run = table.choose("ffc", call).run
+    if run is None:
+        return None
+    if not torch.compiler.is_compiling():
+        call = call._replace(packed=_packed(layer, call))
+    y, _ = run(call)
+    return unfold_time(y, x) if layer.dims == 3 else y
+
+
+def fused_ffc_call(layer: Any, x: Tensor, residual: Any = None) -> tuple[table.FFCCall, list[Any]] | str:
+    """Return the operator's call for a fused FFC, or the reason why plain torch must run."""
+    if reason := _cannot_fuse(x):
+        return reason
     geometry, weights = layer.geometry, (layer.weight_l2l, layer.weight_l2g, layer.weight_g2l)
     images, added = x, None
     if layer.dims == 3:
-        if table.cpu_refuses(x):
-            return None
+        if reason := table.cpu_refuses(x):
+            return reason
         geometry, images, weights = geometry.last_axes(2), fold_time(x), _squeezed(weights)
     size = output_size(geometry, images)
     if residual is not None:
         shape = (x.shape[0], layer.out_channels, *x.shape[2:-2], *size)
         if not isinstance(residual, Tensor) or residual.shape != shape:
-            return None
+            return "the residual has another shape than the output"
         added = fold_time(residual) if layer.dims == 3 else residual
     eps = layer.eps
     call = table.FFCCall(
         *(images, weights, layer.bias, layer.spectral_tensors, eps, [False] * len(eps)),
         *(geometry, size, added, layer.relu, layer.packed),
     )
-    row = table.choose("ffc", call)
-    if row.run is None:
-        return None
-    if not torch.compiler.is_compiling():
-        call = call._replace(packed=_packed(layer, call))
-    y, _ = row.run(call)
-    return unfold_time(y, x) if layer.dims == 3 else y
+    return call, []
 
 
 def _packed(layer: Any, call: table.FFCCall) -> Tensor | None:

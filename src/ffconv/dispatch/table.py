@@ -184,7 +184,7 @@ def _cpu_tensors(tensors: Sequence[Tensor | None]) -> str | None:
 
 def cpu_refuses(x: Tensor) -> str | None:
     """Return None if the kernels take maps like x, or the reason why they do not."""
-    return _cpu_tensors([x]) if kernels.available() else "the kernels are not built"
+    return _cpu_tensors([x]) if kernels.available() else kernels.why_unavailable()
 
 
 def _planes(x: Tensor, axes: Sequence[int]) -> Tensor | None:
@@ -216,7 +216,7 @@ def _plane_sides(call: FFTCall) -> tuple[int, int]:
 
 def _cpu_fft_supports(call: FFTCall) -> str | None:
     if not kernels.available():
-        return "the kernels are not built"
+        return kernels.why_unavailable()
     if reason := _cpu_tensors([call.x]):
         return reason
     if (call.x.dim(), *call.axes) not in ((3, 2), (4, 2, 3), (5, 3, 4)):
@@ -240,7 +240,7 @@ def _cpu_fft(call: FFTCall) -> Tensor:
 
 def _cpu_spectral_supports(call: SpectralCall) -> str | None:
     if not kernels.available():
-        return "the kernels are not built"
+        return kernels.why_unavailable()
     if reason := _cpu_tensors([call.x, *call.tensors]):
         return reason
     if len(call.eps) == 1 and call.tensors[0].shape[0] != call.tensors[0].shape[1]:
@@ -278,7 +278,7 @@ def _cpu_spectral(call: SpectralCall) -> Any:
 
 def _cpu_ffc_supports(call: FFCCall) -> str | None:
     if not kernels.available():
-        return "the kernels are not built"
+        return kernels.why_unavailable()
     if torch.is_autocast_enabled("cpu"):
         return (
             "autocast is on: the convolutions follow it, and the Spectral Transform runs by itself in float32"

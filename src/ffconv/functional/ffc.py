@@ -67,7 +67,7 @@ def conv_paths(
     """
     dims = len(geometry.stride)
     if all(weight is None for weight in weights):
-        y = x.new_zeros(x.shape[0], out_channels, *geometry.output_size(x.shape[2:]))
+        y = _zeros(x, (x.shape[0], out_channels, *geometry.output_size(x.shape[2:])))
         return y if bias is None else y + bias.reshape(-1, *[1] * dims)
     x = pad(x, geometry)
     options = (geometry.stride, geometry.conv_padding, geometry.dilation, groups)
@@ -128,7 +128,7 @@ def block_weight(weights: Sequence[Tensor | None], shape: Sequence[int]) -> Tens
 
 
 def _zeros(like: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return zeros in the memory format of a weight."""
+    """Return zeros in the memory format of a map or a weight."""
     zeros = like.new_zeros(shape)
     if like.dim() in (4, 5) and like.stride(1) < like.stride(-1):
         return zeros.to(memory_format=torch.channels_last if like.dim() == 4 else torch.channels_last_3d)

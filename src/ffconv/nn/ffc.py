@@ -82,6 +82,7 @@ class FFCNd(nn.Module):
     """
 
     dims: ClassVar[int]
+    is_ffc: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -85,6 +85,8 @@ class FusedFFC(nn.Module):
         x as for the layer; residual as its output, added before the ReLU.
     """
 
+    is_ffc = True
+
     def __init__(self, ffc: FFCNd, parts: layers.SpectralParts) -> None:
         super().__init__()
         self.dims, self.in_channels, self.out_channels = ffc.dims, ffc.in_channels, ffc.out_channels

@@ -42,7 +42,8 @@ struct Plan {
           stage.twiddle.push_back(float(std::cos(angle)));
           stage.twiddle.push_back(float(std::sin(angle)));
         }
-      for (int j = 0; j < stage.radix; ++j)
+      // Of a large prime radix only one turn, which is read with j k modulo the radix.
+      for (int j = stage.radix > LARGEST_FACTOR; j < (stage.radix > LARGEST_FACTOR ? 2 : stage.radix); ++j)
         for (int k = 0; k < stage.radix; ++k) {
           const double angle = turn * ((int64_t(j) * k) % stage.radix) / stage.radix;
           stage.cosine.push_back(float(std::cos(angle)));
@@ -186,7 +187,8 @@ void radix_prime(const Stage& stage, Line<V> in, Line<V> out) {
         V re{}, im{};
         for (int j = 0; j < radix; ++j) {
           const int i = q + s * p + j * step;
-          const float c = stage.cosine[j * radix + k], d = stage.sine[j * radix + k];
+          const int turn = int(int64_t(j) * k % radix);
+          const float c = stage.cosine[turn], d = stage.sine[turn];
           re += in.re[i] * c + in.im[i] * d;
           im += in.im[i] * c - in.re[i] * d;
         }

@@ -10,6 +10,7 @@ Arguments go to C++ as one packed block of integers (see ``arguments.hpp``), whi
 from __future__ import annotations
 
 import functools
+import os
 import struct
 from collections.abc import Sequence
 from typing import Any
@@ -40,6 +41,13 @@ _data_ptr, _numel, _is_contiguous = Tensor.data_ptr, Tensor.numel, Tensor.is_con
 def available() -> bool:
     """Return True if the kernels are there and not switched off."""
     return library() is not None
+
+
+def why_unavailable() -> str:
+    """Return the reason why there are no kernels."""
+    if os.environ.get("FFCONV_CPU") == "none":
+        return "FFCONV_CPU=none leaves the kernels out"
+    return "the kernels are not built"
 
 
 def instruction_set() -> str | None:
