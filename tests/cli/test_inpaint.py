@@ -108,7 +108,7 @@ def test_a_large_image_is_filled_smaller_and_said_so(
     image, hole = picture(tmp_path / "a.png"), mask(tmp_path / "hole.png")
     words = (image, hole, "-o", tmp_path / "out.png", "--max_pixels", 400, "--strategy", "resize")
     assert inpaint(*words, checkpoint=lama) == 0
-    assert "a.png: 37x29 px is above max_pixels 400: filled scaled down" in capsys.readouterr().out
+    assert "a.png: 37x29 px is above max_pixels 400: filled at 400 pixels" in capsys.readouterr().out
     inside = pixels(hole)[..., 0] > 0
     assert np.array_equal(pixels(image)[~inside], pixels(tmp_path / "out.png")[~inside])
 

@@ -210,6 +210,11 @@ def test_only_pixels_of_the_dilated_hole_change(values: dict[str, int]):
     assert np.abs(filled - exact).max() <= 0.5 + 1e-3
 
 
+def test_a_dilated_hole_must_leave_something():
+    with pytest.raises(InputError, match="the dilated hole covers the whole image"):
+        ffconv.inpaint(Image.new("RGB", (40, 30)), inside(), model=Paints(), dilate=40)
+
+
 def test_the_network_is_not_shown_the_dilated_hole():
     network = Paints()
     ffconv.inpaint(Image.new("RGB", (40, 32), "white"), inside((40, 32)), model=network, dilate=4)
@@ -268,12 +273,12 @@ def test_a_crop_above_the_bound_is_scaled_down():
             "300x200 px is above max_pixels 50000: filled in 1 crop of 266x200 px (margin",
         ),
         ({"strategy": "crop", "margin": 9}, "300x200 px: filled in 1 crop of 28x28 px (margin 9)"),
-        ({"strategy": "resize", "max_pixels": 900}, "above max_pixels 900: filled scaled down to 900 pixels"),
+        ({"strategy": "resize", "max_pixels": 900}, "above max_pixels 900: filled at 900 pixels"),
         (
             {"max_pixels": 900},
             "px (margin half the hole's longer side, at least 128); 1 crop scaled down to 900",
         ),
-        ({"refinement": Refinement(max_pixels=800)}, "300x200 px: filled scaled down to 800 pixels"),
+        ({"refinement": Refinement(max_pixels=800)}, "300x200 px: filled at 800 pixels"),
     ],
 )
 def test_the_rule_is_said(values: dict[str, Any], said: str):
