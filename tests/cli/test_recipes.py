@@ -15,6 +15,17 @@ from ffconv.training.optim import Schedule, peak_learning_rate
 PLAIN = {"zero_init_last": False}
 
 
+def test_a_recipe_cannot_allow_commands(tmp_path: Path):
+    (tmp_path / "x.yaml").write_text("data: {train: 'pipe:cat x.tar', allow_commands: true}")
+    with pytest.raises(InputError, match=r"a recipe must not set data\.allow_commands: give --data"):
+        parse(CommandParser(), ["--config", str(tmp_path / "x.yaml")])
+    (tmp_path / "x.yaml").write_text("data: {train: 'pipe:cat x.tar'}")
+    _, task = configs(
+        parse(CommandParser(), ["--config", str(tmp_path / "x.yaml"), "--data.allow_commands", "true"])
+    )
+    assert task.data.allow_commands
+
+
 def ffc(ratio: float, lfu: bool = False, **switches: bool) -> dict[str, Any]:
     return {"ratio": ratio, "lfu": lfu, **switches}
 

@@ -17,8 +17,9 @@ from ffconv.data.config import DataConfig
 from ffconv.data.masks import MaskConfig
 from ffconv.data.transforms import ImageTransformConfig
 from ffconv.errors import InputError
-from ffconv.tasks.inpainting import Inpainting, InpaintingConfig, ReconstructionConfig, load_inpainter
-from ffconv.tasks.networks import ModelConfig
+from ffconv.interop.checkpoint_info import InpaintingInfo
+from ffconv.tasks.inpainting import Inpainting, InpaintingConfig, ReconstructionConfig
+from ffconv.tasks.networks import ModelConfig, load_trained
 from ffconv.training.checkpoint import save_weights
 from ffconv.training.task import DrawsPictures, Share
 from lama import Lama, save_lightning
@@ -221,12 +222,12 @@ def test_a_checkpoint_rebuilds_its_network(tmp_path: Path):
     network = trained.build_model().eval()
     path = tmp_path / "x.safetensors"
     save_weights(path, network.state_dict(), {**trained.metadata(), "metrics": {"hole_psnr": 12.0}})
-    loaded, x = load_inpainter(path), torch.rand(1, 4, 32, 32)
+    loaded, x = load_trained(path, InpaintingInfo), torch.rand(1, 4, 32, 32)
     assert torch.equal(loaded.network(x), network(x))
-    assert loaded.masks == {"kinds": ["thin", "medium", "thick"]}
+    assert loaded.info.masks.kinds == ("thin", "medium", "thick")
 
 
 def test_a_checkpoint_of_another_task_is_refused(tmp_path: Path):
     save_weights(tmp_path / "x.safetensors", {"a": torch.zeros(1)}, {"task": "pose"})
     with pytest.raises(InputError, match="is a checkpoint of pose, not of inpainting"):
-        load_inpainter(tmp_path / "x.safetensors")
+        load_trained(tmp_path / "x.safetensors", InpaintingInfo)

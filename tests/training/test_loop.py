@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import toy_task
 from commands import assert_same_run, state_of
 from ffconv.errors import InputError
-from ffconv.training.checkpoint import read_weights
+from ffconv.training.checkpoint import read_metadata, read_safetensors
 from ffconv.training.loop import Diverged, grouped
 
 
@@ -125,7 +125,8 @@ def test_the_average_follows_weights_and_buffers(tmp_path: Path):
 
 def test_saved_weights_are_the_averaged_ones_where_there_are_some(tmp_path: Path):
     toy_task.run(toy_task.config(tmp_path, loop={"ema_decay": 0.9}))
-    weights, metadata = read_weights(tmp_path / "last.safetensors")
+    weights = read_safetensors(tmp_path / "last.safetensors")
+    metadata = read_metadata(tmp_path / "last.safetensors")
     average = state_of(tmp_path)["average"]
     assert all(torch.equal(weights[name], average[f"module.{name}"]) for name in weights)
     assert {"score", "ema_score"} <= metadata["metrics"].keys()
@@ -170,8 +171,8 @@ def test_a_run_with_precise_norms_goes_on_to_the_same_bits(tmp_path: Path):
 def test_best_keeps_the_epoch_with_the_best_main_metric(tmp_path: Path):
     config = toy_task.config(tmp_path, loop={"epochs": 4})
     toy_task.run(config, scores=(1.0, 3.0, 2.0, 3.0))
-    assert read_weights(tmp_path / "best.safetensors")[1]["metrics"]["epoch"] == 2
-    assert read_weights(tmp_path / "last.safetensors")[1]["metrics"]["epoch"] == 4
+    assert read_metadata(tmp_path / "best.safetensors")["metrics"]["epoch"] == 2
+    assert read_metadata(tmp_path / "last.safetensors")["metrics"]["epoch"] == 4
 
 
 EVERYTHING = {

@@ -77,12 +77,11 @@ def _train(recipe: str, variant: str, folder: Path, arguments: Any) -> Any:
 
 def _record(data: str, network: str, folder: Path, history: Rows) -> dict[str, Any]:
     from ffconv.analysis.complexity import count_complexity
-    from ffconv.tasks.classification import load_classifier
+    from ffconv.tasks.networks import load_trained
     from ffconv.training.folder import LAST
 
-    classifier = load_classifier(folder / LAST)
-    side = classifier.data["transform"]["eval_size"]
-    cost = count_complexity(classifier.network, (3, side, side)).total()
+    trained = load_trained(folder / LAST)
+    cost = count_complexity(trained.network, trained.info.input_size).total()
     return {
         "data": data,
         "network": network,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from ffconv.errors import InputError, require
@@ -61,16 +61,6 @@ class KeypointSet:
         for one, other in self.flip_pairs:
             order[one], order[other] = other, one
         return tuple(order)
-
-    def as_dict(self) -> dict[str, Any]:
-        """What JSON can hold and `from_dict` reads."""
-        return asdict(self)
-
-    @staticmethod
-    def from_dict(content: dict[str, Any]) -> KeypointSet:
-        """The inverse of `as_dict`, also after JSON made lists of the tuples."""
-        skeleton, pairs = (tuple((a, b) for a, b in content[key]) for key in ("skeleton", "flip_pairs"))
-        return KeypointSet(tuple(content["names"]), skeleton, pairs, tuple(content["sigmas"]))
 
 
 @dataclass(frozen=True)
