@@ -85,13 +85,14 @@ def from_pretrained(
     if not folder.is_dir():
         folder = _fetched(str(source), revision, token)
     weights = folder / WEIGHTS
+    tensors = read_checkpoint(weights)
     if network is None:
         package = read_package(folder)
         name, network = package.name, package.create(weights)
     else:
         read_config(folder / CONFIG)
         name = type(network).__name__
-    return put_weights(network, read_checkpoint(weights), name=name, source=weights)
+    return put_weights(network, tensors, name=name, source=weights)
 
 
 def push_to_hub(

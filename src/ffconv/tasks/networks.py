@@ -104,10 +104,11 @@ def load_trained(path: Path, kind: type[Info] = CheckpointInfo) -> Trained[Info]
     if is_bare(path):
         network = from_pretrained(path.parent)
     else:
+        weights = read_safetensors(path)
         outputs = len(info.names) or info.output_size[0]
         arguments = {"num_classes": outputs, **info.arguments}
         network = create_network(info.name, arguments, weights=path)
-        put_weights(network, read_safetensors(path), name=info.name, source=path)
+        put_weights(network, weights, name=info.name, source=path)
     advice = f"{path} does not fit itself"
     size = {"input_size": info.input_size, "output_size": info.output_size}
     require_output(network, info.name, **size, advice=advice)
