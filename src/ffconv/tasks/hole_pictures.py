@@ -13,6 +13,7 @@ from torchvision.utils import make_grid
 from ffconv.errors import require
 from ffconv.files import write_atomically
 from ffconv.pictures import encoded
+from ffconv.wording import printable
 
 _GREY = 0.5
 _SMALLEST_SIDE = 96  # below it every pixel is shown as several
@@ -93,7 +94,7 @@ class ContactSheet:
             pen.text((self._GAP + column * step, 2), title, fill="black")
         top = self._LINE
         for (name, cells), height in zip(self._rows, heights, strict=True):
-            pen.text((self._GAP, top + 2), name, fill="black")
+            pen.text((self._GAP, top + 2), printable(name), fill="black")
             for column, cell in enumerate(cells):
                 page.paste(cell, (self._GAP + column * step, top + self._LINE))
             top += height
