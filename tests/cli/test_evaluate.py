@@ -10,9 +10,12 @@ import torch
 
 from commands import QUICK_TRAIN, evaluated, finish, image_folder, refused, start, torchrun
 from ffconv.cli import main
+from ffconv.cli.likeliest import class_titles
 from ffconv.data.config import DataConfig, open_samples
 from ffconv.data.transforms import PrepareImage, eval_transform
 from ffconv.interop.checkpoint_info import ImageInfo
+from ffconv.metrics.classification import ClassificationMetrics
+from ffconv.tasks.confusion import draw_confusion
 from ffconv.tasks.networks import load_trained
 from ffconv.training.checkpoint import read_metadata, read_safetensors, save_weights
 
@@ -81,6 +84,18 @@ def test_each_class_has_a_row(run_folder: Path, by_hand: dict[str, float], tmp_p
 def test_the_confusion_matrix_is_drawn(run_folder: Path, tmp_path: Path):
     evaluated(tmp_path, str(run_folder), *DIGITS)
     assert (tmp_path / "confusion.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_confusion_matrix_has_the_classes_names(monkeypatch: pytest.MonkeyPatch):
+    import matplotlib.axes
+
+    names: list[str] = []
+    monkeypatch.setattr(
+        matplotlib.axes.Axes, "set_yticks", lambda axes, places, labels, **_: names.extend(labels)
+    )
+    metrics = ClassificationMetrics(["n01440764", "n02979186"])
+    draw_confusion(metrics.compute(), class_titles(["n01440764", "n02979186"]))
+    assert names == ["tench", "cassette player"]
 
 
 def test_a_checkpoint_alone_is_enough(run_folder: Path, tmp_path: Path, by_hand: dict[str, float]):

@@ -174,10 +174,10 @@ def test_an_unreadable_image_is_left_out_of_the_pictures(tmp_path: Path):
     (tmp_path / "val" / "a.png").write_bytes(b"")
     found = task(data=DataConfig(str(tmp_path), workers=0, on_error="skip", transform=SIZES))
     picture = Image.open(io.BytesIO(found.pictures(Copies())["samples.png"]))
-    factor, side, padding = 3, 32, 2
+    factor, side, padding, titles = 3, 32, 2, 17
     assert picture.size == (
         factor * (4 * (side + padding) + padding),
-        factor * (2 * (side + padding) + padding),
+        titles + factor * (2 * (side + padding) + padding),
     )
 
 
@@ -185,7 +185,9 @@ def test_pictures_show_hole_filling_drawing_and_image():
     found = task()
     assert isinstance(found, DrawsPictures)
     picture = Image.open(io.BytesIO(found.pictures(Constant(0.0))["samples.png"]))
-    pixels = np.asarray(picture.reduce(3)).astype(int)
+    titles = 17  # the line above
+    assert np.asarray(picture)[:titles].min() < 100
+    pixels = np.asarray(picture.crop((0, titles, *picture.size)).reduce(3)).astype(int)
     tiles = [pixels[2:34, 2 + 34 * column : 34 + 34 * column] for column in range(4)]
     item = found._for_evaluation(found._loaders.samples("val")[0], 0)
     hole = item["mask"][0].numpy() > 0

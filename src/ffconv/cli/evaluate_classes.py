@@ -57,12 +57,14 @@ def _data_config(task: str) -> Any:
 
 
 def _report(found: Evaluated, sample: str) -> None:
+    from ffconv.cli.likeliest import class_titles
     from ffconv.metrics.classification import write_per_class
     from ffconv.tasks.confusion import draw_confusion
 
     scores: ClassificationScores = found.scores
     write_per_class(scores, found.output / "per_class.csv")
-    write_atomically(found.output / "confusion.png", draw_confusion(scores))
+    titles = class_titles([score.name for score in scores.per_class])
+    write_atomically(found.output / "confusion.png", draw_confusion(scores, titles))
     found.write_scores({f"{sample}s": scores.samples, **scores.as_dict()})
     top5 = f"  top-5 {scores.top5:.3f} %" if "top5" in scores.as_dict() else ""
     say(

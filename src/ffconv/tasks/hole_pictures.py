@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.utils import make_grid
 
@@ -16,11 +17,12 @@ from ffconv.pictures import encoded
 from ffconv.wording import printable
 
 _GREY = 0.5
+_TITLE = 17  # pixels of the line of titles
 _SMALLEST_SIDE = 96  # below it every pixel is shown as several
 
 
 def draw_filled(images: Tensor, masks: Tensor, predicted: Tensor) -> bytes:
-    """A row an image: with its hole in grey, filled, as the network drew it, as it was.
+    """Draw a row an image, under titles: with its hole in grey, filled, the network's output, original.
 
     Args:
         images: (N, 3, H, W), in [0, 1].
@@ -38,7 +40,18 @@ def draw_filled(images: Tensor, masks: Tensor, predicted: Tensor) -> bytes:
     if (side := min(images.shape[-2:])) < _SMALLEST_SIDE:
         factor = -(-_SMALLEST_SIDE // side)
         picture = picture.resize((factor * picture.width, factor * picture.height), Image.Resampling.NEAREST)
-    return encoded(picture)
+    return encoded(_titled(picture, ("with hole", "filled", "network output", "original")))
+
+
+def _titled(picture: Image.Image, titles: Sequence[str]) -> Image.Image:
+    """Return the picture under a line with a title for each of its columns, which are equally wide."""
+    titled = Image.new("RGB", (picture.width, picture.height + _TITLE), "white")
+    titled.paste(picture, (0, _TITLE))
+    pen, font = ImageDraw.Draw(titled), ImageFont.load_default(_TITLE - 5)
+    for column, title in enumerate(titles):
+        middle = (column + 0.5) * picture.width / len(titles)
+        pen.text((middle, _TITLE / 2), title, fill="black", font=font, anchor="mm")
+    return titled
 
 
 class ContactSheet:
