@@ -323,3 +323,12 @@ def test_importing_the_package_does_not_import_tasks():
 def test_an_unknown_name_of_the_package_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'outpaint'"):
         ffconv.outpaint  # noqa: B018
+
+
+@pytest.mark.parametrize("refine", [True, Refinement(steps=2, min_side=16)])
+def test_refinement_is_asked_for_by_a_flag_or_its_details(refine: Any):
+    image = Image.new("RGB", (40, 32))
+    with pytest.raises(InputError, match="features of LaMa's generator; Paints has none"):
+        ffconv.inpaint(image, inside((40, 32)), model=Paints(), refine=refine)
+    network = LamaGenerator(width=4, downsamplings=2, blocks=1)
+    assert ffconv.inpaint(image, inside((40, 32)), model=network, refine=refine).size == image.size
