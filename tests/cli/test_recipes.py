@@ -211,6 +211,18 @@ def test_a_value_of_another_type_is_one_line():
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("argv", [["--optim.lr", "null"], ["--optim.betas", "null"], ["--data.format=null"]])
+def test_a_null_for_a_value_that_has_none_is_refused(argv: list[str]):
+    name = argv[0].partition("=")[0].removeprefix("--")
+    with pytest.raises(InputError, match=rf"{name} must not be null|{name}.*Got value: None"):
+        configured(*argv)
+
+
+def test_a_null_stays_where_it_means_something():
+    training, _ = configured("--loop.clip_norm", "null", "--optim.reference_batch", "null")
+    assert training.loop.clip_norm is training.optim.reference_batch is None
+
+
 def test_recipes_are_taken_out_of_the_words():
     fields, name, words = take_recipes(["--seed", "3", "--config=small/digits", "--limit", "5"])
     assert (fields["data"]["format"], name, words) == ("digits", "digits", ["--seed", "3", "--limit", "5"])

@@ -20,6 +20,7 @@ from ffconv.training.checkpoint import (
     save_state,
     save_weights,
 )
+from hostile.damage import make_special
 
 
 def truncate(path: Path) -> None:
@@ -101,6 +102,15 @@ def test_a_state_of_other_content_gives_way_to_the_one_before(tmp_path: Path):
     (tmp_path / STATE).rename(tmp_path / PREVIOUS_STATE)
     with zipfile.ZipFile(tmp_path / STATE, "w") as archive:
         archive.writestr("archive/data.pkl", b"no pickle")
+    with pytest.warns(UserWarning, match="going on from the checkpoint before"):
+        assert load_state(tmp_path) == {"step": 0}
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a link to a device", "a folder", "a link to nothing"])
+def test_a_state_that_is_no_file_gives_way_to_the_one_before(tmp_path: Path, kind: str):
+    save_state(tmp_path, {"step": 0})
+    (tmp_path / STATE).rename(tmp_path / PREVIOUS_STATE)
+    make_special(tmp_path / STATE, kind)
     with pytest.warns(UserWarning, match="going on from the checkpoint before"):
         assert load_state(tmp_path) == {"step": 0}
 

@@ -113,8 +113,8 @@ def keypoint_set_of(category: dict[str, Any], config: KeypointConfig, where: str
     Raises:
         InputError: for a description that contradicts itself.
     """
-    names = tuple(str(name) for name in config.names or category.get("keypoints") or ())
     try:
+        names = tuple(str(name) for name in config.names or category.get("keypoints") or ())
         skeleton = tuple((int(one) - 1, int(other) - 1) for one, other in category.get("skeleton") or ())
         sigmas = tuple(float(sigma) for sigma in config.sigmas or category.get("sigmas") or _sigmas(names))
         return KeypointSet(

@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 from ffconv.errors import InputError, require
+from ffconv.files import MAX_FILE_BYTES, read_file
 from ffconv.wording import counted
 
 INDEX_NAME = "shards.json"
@@ -99,18 +100,20 @@ class ShardIndex:
 
 
 def read_index(location: str, *, allow_commands: bool = False) -> ShardIndex:
-    """An index from a path, or from whatever webdataset opens.
+    """Return an index from a path, or from whatever webdataset opens.
 
     Raises:
         InputError: where there is none, or a command would run that is not allowed.
     """
     require_allowed(location, allow_commands)
     require_webdataset()
+    if not is_remote(location):
+        return ShardIndex.parse(read_file(Path(location)), location)
     from webdataset.gopen import gopen
 
     try:
         with gopen(location) as stream:
-            content = stream.read()
+            content = stream.read(MAX_FILE_BYTES)
     except OSError as error:
         reason = error.strerror or "no answer"
         raise InputError(f"{location}: the shards' index cannot be read ({reason})") from error

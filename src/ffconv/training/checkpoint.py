@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping
@@ -92,7 +93,7 @@ def _opened(path: Path) -> Iterator[Any]:
         require_regular(path)
         with safe_open(path, framework="pt") as file:
             yield file
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, MemoryError) as error:
         raise InputError(f"{path}: truncated or not a safetensors file ({error})") from error
 
 
@@ -142,7 +143,7 @@ def load_state(folder: Path) -> dict[str, Any] | None:
     reasons = []
     for name in (STATE, PREVIOUS_STATE):
         path = folder / name
-        if not path.is_file():
+        if not os.path.lexists(path):
             continue
         try:
             verify_torch_archive(path)
