@@ -12,19 +12,19 @@ import torch
 
 from ffconv.analysis.tables import Table, print_table
 from ffconv.cli.checkpoints import checkpoint_file
-from ffconv.cli.parser import from_plain
 from ffconv.data.video_config import VideoDataConfig
+from ffconv.interop.checkpoint_info import ClipInfo
 from ffconv.tasks.action import Action, ActionConfig
-from ffconv.tasks.classification import load_classifier
+from ffconv.tasks.networks import load_trained
 from ffconv.training.task import Share
 
 
 def row(path: Path) -> tuple[str, ...]:
     """The figures of a checkpoint; classes are ordered by speed, then axis, then direction."""
-    found = load_classifier(checkpoint_file(path, "last"), task="action")
-    config = ActionConfig(data=from_plain(VideoDataConfig, found.data, section="data"))
+    network, info = load_trained(checkpoint_file(path, "last"), ClipInfo)
+    config = ActionConfig(data=VideoDataConfig(format="moving_digits", clip=info.clip, test=info.views))
     with torch.no_grad():
-        scores = Action(config, Share(batch_size=64), classes=found.classes).scores(found.network, "val")
+        scores = Action(config, Share(batch_size=64), classes=info.classes).scores(network, "val")
     counts = scores.confusion.double().view(2, 4, 2, 2, 4, 2)  # speed, axis, direction: true, then said
     speed = torch.einsum("sadsbe->", counts)
     axis = torch.einsum("sadtae->", counts)

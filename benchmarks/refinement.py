@@ -23,9 +23,10 @@ from ffconv.data.masks import draw_mask
 from ffconv.data.seeding import derive_seed
 from ffconv.data.textures import Textures
 from ffconv.files import checkpoint_file
+from ffconv.interop.checkpoint_info import InpaintingInfo
 from ffconv.metrics.similarity import psnr
 from ffconv.tasks.filling import Refinement, fill
-from ffconv.tasks.inpainting import load_inpainter
+from ffconv.tasks.networks import load_trained
 
 
 def square(image: Tensor, size: int) -> Tensor:
@@ -43,8 +44,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=Refinement.steps)
     parser.add_argument("--lr", type=float, default=Refinement.lr)
     options = parser.parse_args()
-    trained = load_inpainter(checkpoint_file(options.run))
-    side = int(trained.data["transform"]["train_size"])
+    trained = load_trained(checkpoint_file(options.run), InpaintingInfo)
+    side = trained.info.transform.train_size
     refinement = Refinement(options.steps, options.lr, min_side=side)
     samples = Textures("val", options.size) if options.path is None else ImageFiles(options.path)
     count = min(options.limit, len(samples))

@@ -2,15 +2,14 @@
 
 python benchmarks/trivial_fillers.py RUN ... [--path DIR] [--limit 1920]
 
-Images and holes are those of the first run's evaluation. Mean colour: that of an image's known pixels. Smooth
-continuation: inside the hole each pixel becomes the mean of its four neighbours, again and again, from the
-mean colour on (Laplace's equation).
+Images are the embedded textures or those of --path, prepared and with holes as in the first run's training.
+Mean colour: that of an image's known pixels. Smooth continuation: inside the hole each pixel becomes the mean
+of its four neighbours, again and again, from the mean colour on (Laplace's equation).
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from pathlib import Path
 
 import torch
@@ -19,10 +18,10 @@ from torch import Tensor, nn
 
 from ffconv.analysis.tables import Table, print_table
 from ffconv.cli.checkpoints import checkpoint_file
-from ffconv.cli.parser import from_plain
 from ffconv.data.config import DataConfig
-from ffconv.data.masks import MaskConfig
-from ffconv.tasks.inpainting import Inpainting, InpaintingConfig, load_inpainter
+from ffconv.interop.checkpoint_info import InpaintingInfo
+from ffconv.tasks.inpainting import Inpainting, InpaintingConfig
+from ffconv.tasks.networks import load_trained
 from ffconv.training.task import Share
 
 
@@ -66,15 +65,13 @@ def main() -> None:
     """Prints a line for each filler."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="run folders or checkpoints")
-    parser.add_argument("--path", help="folder of images, with val/ (default: the first run's)")
+    parser.add_argument("--path", help="folder of images, with val/ (default: the embedded textures)")
     parser.add_argument("--limit", type=int, help="images of the split, spread over it (default: all)")
     options = parser.parse_args()
-    trained = {str(run): load_inpainter(checkpoint_file(run)) for run in options.runs}
+    trained = {str(run): load_trained(checkpoint_file(run), InpaintingInfo) for run in options.runs}
     first = next(iter(trained.values()))
-    data = from_plain(DataConfig, first.data, section="data")
-    if options.path is not None:
-        data = dataclasses.replace(data, path=options.path)
-    masks = from_plain(MaskConfig, first.masks, section="masks")
+    where = {"format": "textures"} if options.path is None else {"path": options.path}
+    data, masks = DataConfig(transform=first.info.transform, **where), first.info.masks
     task = Inpainting(InpaintingConfig(data=data, masks=masks, limit=options.limit), Share(batch_size=32))
     fillers = {"mean colour": MeanColour(), "smooth continuation": SmoothContinuation()}
     fillers |= {name: run.network for name, run in trained.items()}

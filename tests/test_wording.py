@@ -37,6 +37,11 @@ def test_what_a_terminal_would_obey_is_escaped(text: str, escaped: str):
     assert printable(text) == escaped
 
 
+def test_a_line_that_nobody_reads_is_cut_off(capsys: pytest.CaptureFixture[str]):
+    say("x" * 100_000)
+    assert capsys.readouterr().out == f"{'x' * 2000}... (100000 characters)\n"
+
+
 def test_a_line_is_one_line(capsys: pytest.CaptureFixture[str]):
     say("a\nb")
     say()

@@ -13,6 +13,9 @@ from typing import Any
 
 from ffconv.errors import InputError, first_line, require
 
+#: Size up to which a file is read into memory as a whole.
+MAX_FILE_BYTES = 2**31
+
 _MAX_EXPANSION = 2**26  # bytes by which a torch archive may grow when it is read
 _MAX_YAML_BYTES = 2**18
 _MAX_YAML_VALUES = 10_000
@@ -110,7 +113,7 @@ def require_regular(path: Path) -> os.stat_result:
     return status
 
 
-def read_file(path: Path, *, limit: int | None = None) -> bytes:
+def read_file(path: Path, *, limit: int = MAX_FILE_BYTES) -> bytes:
     """Return the content of a regular file.
 
     Args:
@@ -122,9 +125,7 @@ def read_file(path: Path, *, limit: int | None = None) -> bytes:
     """
     try:
         size = require_regular(path).st_size
-        require(
-            limit is None or size <= limit, f"{path}: has {size} bytes, more than the {limit} that are read"
-        )
+        require(size <= limit, f"{path}: has {size} bytes, more than the {limit} that are read")
         with path.open("rb") as file:
             return file.read(size)
     except OSError as error:
@@ -152,9 +153,9 @@ def verify_torch_archive(path: Path) -> None:
         InputError: If the archive is damaged, or would expand by more than 64 MiB.
     """
     try:
+        size = require_regular(path).st_size
         with zipfile.ZipFile(path) as archive:
             total = sum(member.file_size for member in archive.infolist())
-            size = path.stat().st_size
             require(
                 total <= size + _MAX_EXPANSION,
                 f"{path}: has {size} bytes, but would expand to {total}: save it again by torch.save",

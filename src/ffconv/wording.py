@@ -8,6 +8,7 @@ from typing import TextIO
 # Controls, surrogates (bytes of a name that are no UTF-8), separators of lines, and characters that change
 # the direction of text. The two that join letters belong to words.
 _HIDDEN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
+_LONGEST = 2000  # characters of a line
 _JOINERS = "\u200c\u200d"
 
 
@@ -15,9 +16,11 @@ def say(line: str = "", file: TextIO | None = None) -> None:
     """Print a line for people: the one way by which names from files reach a terminal.
 
     Args:
-        line: Text; control characters in it are escaped.
+        line: Text; control characters in it are escaped, and what a person does not read is cut off.
         file: Where to; by default standard output.
     """
+    if len(line) > _LONGEST:
+        line = f"{line[:_LONGEST]}... ({len(line)} characters)"
     print(printable(line), file=file, flush=True)
 
 

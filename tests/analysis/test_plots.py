@@ -50,7 +50,20 @@ def test_receptive_fields_have_a_row_a_network_and_a_column_a_layer(drawn: list[
     labels = [axes.get_ylabel() for axes in figure.axes]
     assert labels[0] == "plain\n\ny (px)"
     assert labels[2] == "other\n\ny (px)"
-    assert figure.axes[0].get_xlabel() == "x (px)"
+    # One scale for all: labelled at the left, and below the lowest panel of each column.
+    assert [axes.get_xlabel() for axes in figure.axes[:3]] == ["", "x (px)", "x (px)"]
+    assert {axes.get_xlim() for axes in figure.axes[:3]} == {(-0.5, 8.5)}
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_the_label_of_the_colour_bar_is_whole(rows: int, drawn: list[Figure]) -> None:
+    plots.draw_receptive_fields({f"network {row}": {"layer": torch.ones(9, 9)} for row in range(rows)})
+    (figure,) = drawn
+    figure.draw_without_rendering()
+    label = figure.axes[-1].yaxis.label.get_window_extent()
+    assert label.y0 >= 0
+    assert label.y1 <= figure.bbox.height
+    assert label.x1 <= figure.bbox.width
 
 
 def test_a_field_without_a_gradient_is_drawn_too() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,30 @@ def test_figures_are_never_cut_by_a_narrow_terminal(monkeypatch: pytest.MonkeyPa
     text = Terminal()
     print_table(Table("", ("name", "figure"), [("a name", "1234567890.123")]), text)
     assert "1234567890.123" in text.getvalue()
+
+
+@pytest.mark.usefixtures("_plain_terminal")
+def test_columns_that_do_not_fit_follow_below_with_the_first_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    columns = ("network", *(f"figure {n}" for n in range(6)))
+    text = Terminal()
+    print_table(Table("Title", columns, [("resnet", *(f"{n}.25" for n in range(6)))], ("A note.",)), text)
+    lines = re.sub(r"\x1b\[[\d;]*m", "", text.getvalue()).splitlines()
+    assert max(map(len, lines)) <= 40
+    assert [line.split()[0] for line in lines if line] == ["Title", *["network", "resnet"] * 2, "A"]
+    assert [line.split()[1:] for line in lines if line.startswith("resnet")] == [
+        ["0.25", "1.25", "2.25"],
+        ["3.25", "4.25", "5.25"],
+    ]
+
+
+@pytest.mark.usefixtures("_plain_terminal")
+def test_a_path_is_never_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    path = "/data/" + 6 * "a_folder/" + "image.png"
+    text = Terminal()
+    print_table(Table("", ("image", "class", "%"), [(path, "tench, Tinca tinca", "9.50")], left=2), text)
+    assert path in text.getvalue()
 
 
 def test_markup_in_a_cell_is_text() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from commands import QUICK_TRAIN
 from ffconv.cli import main
-from ffconv.training.checkpoint import read_weights
+from ffconv.training.checkpoint import read_metadata
 from ffconv.training.loop import Outcome
 
 pytestmark = pytest.mark.slow
@@ -35,7 +35,7 @@ def test_the_table_has_what_the_last_epochs_reached(output: Path):
         rows = {row["variant"]: row for row in csv.DictReader(file)}
     for variant, row in rows.items():
         for seed in (0, 1):
-            metrics = read_weights(output / variant / f"seed{seed}" / "last.safetensors")[1]["metrics"]
+            metrics = read_metadata(output / variant / f"seed{seed}" / "last.safetensors")["metrics"]
             assert float(row[f"seed_{seed}"]) == metrics["top1"]
     assert rows.keys() == {"plain", "ratio0.5"}
 

@@ -17,6 +17,7 @@ TRAIN = (
     *("--limit", "32", "--loop.batch_size", "8", "--loop.device", "cpu", "--loop.epochs", "2"),
     *("--data.clip.frames", "4", "--checkpoint.every", "3"),
 )
+EMBEDDED = ("--data.format", "moving_digits")
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +52,8 @@ def test_a_run_that_goes_on_ends_with_the_same_bits(run_folder: Path, tmp_path: 
 
 
 def test_evaluate_counts_videos(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    words = ["evaluate", str(run_folder), "--limit", "20", "--device", "cpu", "--output", str(tmp_path)]
-    assert main(words) == 0
+    words = ["evaluate", str(run_folder), *EMBEDDED, "--limit", "20", "--device", "cpu"]
+    assert main([*words, "--output", str(tmp_path)]) == 0
     assert "over 20 videos" in capsys.readouterr().out
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert scores["videos"] == 20
@@ -60,7 +61,7 @@ def test_evaluate_counts_videos(run_folder: Path, tmp_path: Path, capsys: pytest
 
 
 def test_evaluate_takes_the_views_it_is_told(run_folder: Path, tmp_path: Path):
-    words = ["evaluate", str(run_folder), "--limit", "20", "--device", "cpu"]
+    words = ["evaluate", str(run_folder), *EMBEDDED, "--limit", "20", "--device", "cpu"]
     losses = []
     for size, options in (("1", []), ("7", []), ("7", ["--data.test.clips", "2", "--data.test.crops", "3"])):
         output = tmp_path / str(len(losses))

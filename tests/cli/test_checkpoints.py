@@ -38,8 +38,11 @@ def test_a_checkpoint_that_names_no_task_is_of_the_first(tmp_path: Path):
 
 
 def test_a_task_the_command_does_not_know_is_named(tmp_path: Path):
+    save_weights(tmp_path / "x.safetensors", {}, {"task": "inpainting"})
+    with pytest.raises(InputError, match=r"is a checkpoint of inpainting, the command takes classification"):
+        parse_by_task(CommandParser(), [str(tmp_path / "x.safetensors")], MODULES)
     save_weights(tmp_path / "x.safetensors", {}, {"task": "sorting"})
-    with pytest.raises(InputError, match=r"x\.safetensors is a checkpoint of sorting, the command takes cl"):
+    with pytest.raises(InputError, match=r"x\.safetensors is a checkpoint of sorting: known are cl"):
         parse_by_task(CommandParser(), [str(tmp_path / "x.safetensors")], MODULES)
 
 

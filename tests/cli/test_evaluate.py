@@ -10,12 +10,17 @@ import torch
 
 from commands import QUICK_TRAIN, evaluated, finish, image_folder, refused, start, torchrun
 from ffconv.cli import main
+from ffconv.cli.likeliest import class_titles
 from ffconv.data.config import DataConfig, open_samples
-from ffconv.data.transforms import ImageTransformConfig, PrepareImage, eval_transform
-from ffconv.tasks.classification import load_classifier
-from ffconv.training.checkpoint import read_weights, save_weights
+from ffconv.data.transforms import PrepareImage, eval_transform
+from ffconv.interop.checkpoint_info import ImageInfo
+from ffconv.metrics.classification import ClassificationMetrics
+from ffconv.tasks.confusion import draw_confusion
+from ffconv.tasks.networks import load_trained
+from ffconv.training.checkpoint import read_metadata, read_safetensors, save_weights
 
-DIGITS = 355  # images of the evaluation split
+IMAGES = 355  # of the evaluation split
+DIGITS = ("--data.format", "digits")
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +33,8 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def by_hand(run_folder: Path) -> dict[str, float]:
     """Accuracy and loss of the best checkpoint, image by image."""
-    classifier = load_classifier(run_folder / "best.safetensors")
-    transform = ImageTransformConfig(**classifier.data["transform"])
+    classifier = load_trained(run_folder / "best.safetensors", ImageInfo)
+    transform = classifier.info.transform
     samples = open_samples(DataConfig(format="digits", transform=transform), "val")
     prepare = PrepareImage(eval_transform(transform))
     items = [prepare(samples[index], index) for index in range(len(samples))]  # pyright: ignore
@@ -49,8 +54,8 @@ def by_hand(run_folder: Path) -> dict[str, float]:
 def test_scores_are_those_counted_by_hand(
     batch_size: str, run_folder: Path, by_hand: dict[str, float], tmp_path: Path
 ):
-    scores = evaluated(tmp_path, str(run_folder), "--batch_size", batch_size)
-    assert by_hand["images"] == DIGITS
+    scores = evaluated(tmp_path, str(run_folder), *DIGITS, "--batch_size", batch_size)
+    assert by_hand["images"] == IMAGES
     assert scores.pop("skipped") == {}
     assert scores.pop("evaluation")["checkpoint"] == "best.safetensors"
     assert scores == pytest.approx(by_hand, rel=1e-5)
@@ -58,43 +63,56 @@ def test_scores_are_those_counted_by_hand(
 
 @pytest.mark.slow
 def test_two_processes_score_each_image_once(run_folder: Path, by_hand: dict[str, float], tmp_path: Path):
-    words = ("evaluate", str(run_folder), "--device", "cpu", "--data.workers", "0", "--batch_size", "64")
+    words = ("evaluate", str(run_folder), *DIGITS, "--device", "cpu", "--data.workers", "0")
     code, printed = finish(start(*words, "--output", str(tmp_path), launcher=torchrun(2)))
     assert code == 0, printed
     scores = json.loads((tmp_path / "scores.json").read_text())
     del scores["skipped"], scores["evaluation"]
     assert scores == pytest.approx(by_hand, rel=1e-5)
-    assert printed.count(f"over {DIGITS} images") == 1
+    assert printed.count(f"over {IMAGES} images") == 1
 
 
 def test_each_class_has_a_row(run_folder: Path, by_hand: dict[str, float], tmp_path: Path):
-    evaluated(tmp_path, str(run_folder))
+    evaluated(tmp_path, str(run_folder), *DIGITS)
     with (tmp_path / "per_class.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["class"] for row in rows] == list("0123456789")
     right = sum(float(row["top1"]) / 100 * int(row["samples"]) for row in rows)
-    assert right == pytest.approx(by_hand["top1"] / 100 * DIGITS, abs=0.01)
+    assert right == pytest.approx(by_hand["top1"] / 100 * IMAGES, abs=0.01)
 
 
 def test_the_confusion_matrix_is_drawn(run_folder: Path, tmp_path: Path):
-    evaluated(tmp_path, str(run_folder))
+    evaluated(tmp_path, str(run_folder), *DIGITS)
     assert (tmp_path / "confusion.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_confusion_matrix_has_the_classes_names(monkeypatch: pytest.MonkeyPatch):
+    import matplotlib.axes
+
+    names: list[str] = []
+    monkeypatch.setattr(
+        matplotlib.axes.Axes, "set_yticks", lambda axes, places, labels, **_: names.extend(labels)
+    )
+    metrics = ClassificationMetrics(["n01440764", "n02979186"])
+    draw_confusion(metrics.compute(), class_titles(["n01440764", "n02979186"]))
+    assert names == ["tench", "cassette player"]
 
 
 def test_a_checkpoint_alone_is_enough(run_folder: Path, tmp_path: Path, by_hand: dict[str, float]):
     (tmp_path / "alone.safetensors").write_bytes((run_folder / "best.safetensors").read_bytes())
-    scores = evaluated(tmp_path / "out", str(tmp_path / "alone.safetensors"))
+    scores = evaluated(tmp_path / "out", str(tmp_path / "alone.safetensors"), *DIGITS)
     assert scores["top1"] == pytest.approx(by_hand["top1"])
 
 
 def test_the_last_epoch_can_be_asked_for(run_folder: Path, tmp_path: Path):
-    scores = evaluated(tmp_path, str(run_folder), "--weights", "last", "--limit", "200")
-    assert scores["top1"] == read_weights(run_folder / "last.safetensors")[1]["metrics"]["top1"]
+    scores = evaluated(tmp_path, str(run_folder), *DIGITS, "--weights", "last", "--limit", "200")
+    assert scores["top1"] == read_metadata(run_folder / "last.safetensors")["metrics"]["top1"]
 
 
 def test_results_lie_beside_the_checkpoint_by_default(run_folder: Path):
-    assert main(["evaluate", str(run_folder), "--device", "cpu", "--data.workers", "0"]) == 0
-    assert (run_folder / "best-val" / "scores.json").exists()
+    words = ["evaluate", str(run_folder), "--config", str(run_folder / "config.yaml"), "--device", "cpu"]
+    assert main([*words, "--data.workers", "0"]) == 0
+    assert (run_folder / "best-val-digits" / "scores.json").exists()
 
 
 def test_evaluations_of_other_data_have_folders_of_their_own(run_folder: Path, tmp_path: Path):
@@ -112,11 +130,12 @@ def test_evaluations_of_other_data_have_folders_of_their_own(run_folder: Path, t
 def test_scores_of_another_evaluation_are_not_overwritten(
     run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    evaluated(tmp_path, str(run_folder), "--limit", "10")
-    evaluated(tmp_path, str(run_folder), "--limit", "10")  # the same one may be repeated
+    evaluated(tmp_path, str(run_folder), *DIGITS, "--limit", "10")
+    evaluated(tmp_path, str(run_folder), *DIGITS, "--limit", "10")  # the same one may be repeated
     before = (tmp_path / "scores.json").read_bytes()
     monkeypatch.setattr("ffconv.tasks.classification.Classification.scores", None)  # before the work
-    words = ["evaluate", str(run_folder), "--device", "cpu", "--limit", "11", "--output", str(tmp_path)]
+    words = ["evaluate", str(run_folder), *DIGITS, "--device", "cpu", "--limit", "11"]
+    words += ["--output", str(tmp_path)]
     assert "another evaluation (limit is 10 there and 11 here): choose another" in refused(words, capsys)
     assert (tmp_path / "scores.json").read_bytes() == before
 
@@ -152,7 +171,7 @@ def test_other_classes_than_the_checkpoints_are_refused_by_name(
 def test_wrong_options_are_one_line(
     words: list[str], message: str, run_folder: Path, capsys: pytest.CaptureFixture[str]
 ):
-    assert message in refused(["evaluate", str(run_folder), "--device", "cpu", *words], capsys)
+    assert message in refused(["evaluate", str(run_folder), *DIGITS, "--device", "cpu", *words], capsys)
 
 
 @pytest.mark.parametrize("name", ["file", "file/below"])
@@ -162,7 +181,7 @@ def test_an_output_that_cannot_be_made_is_one_line_before_the_work(
 ):  # fmt: skip
     (tmp_path / "file").touch()
     monkeypatch.setattr("ffconv.tasks.classification.Classification.scores", None)
-    words = ["evaluate", str(run_folder), "--device", "cpu", "--output", str(tmp_path / name)]
+    words = ["evaluate", str(run_folder), *DIGITS, "--device", "cpu", "--output", str(tmp_path / name)]
     assert f"cannot make the folder {tmp_path / name}: " in refused(words, capsys)
 
 
@@ -178,7 +197,8 @@ def test_a_truncated_checkpoint_is_one_line(
 def test_a_checkpoint_of_another_architecture_is_one_line(
     run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    weights, metadata = read_weights(run_folder / "best.safetensors")
+    weights = read_safetensors(run_folder / "best.safetensors")
+    metadata = read_metadata(run_folder / "best.safetensors")
     metadata["model"]["name"] = "resnet18"
     save_weights(tmp_path / "x.safetensors", weights, metadata)
     printed = refused(["evaluate", str(tmp_path / "x.safetensors")], capsys)
@@ -187,3 +207,18 @@ def test_a_checkpoint_of_another_architecture_is_one_line(
 
 def test_a_missing_checkpoint_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert "no checkpoint at" in refused(["evaluate", str(tmp_path)], capsys)
+
+
+def test_a_checkpoint_does_not_say_where_the_data_is(run_folder: Path, capsys: pytest.CaptureFixture[str]):
+    printed = refused(["evaluate", str(run_folder), "--device", "cpu"], capsys)
+    assert "data.path is not given: say where the data is by --data.path FOLDER" in printed
+    assert "--data.format" in printed
+
+
+def test_the_data_section_of_a_recipe_says_where_the_data_is(
+    run_folder: Path, by_hand: dict[str, float], tmp_path: Path
+):
+    (tmp_path / "other.yaml").write_text("data: {format: digits, transform: {eval_size: 8}}")
+    for recipe in (run_folder / "config.yaml", tmp_path / "other.yaml"):
+        scores = evaluated(tmp_path, str(run_folder), "--config", str(recipe))
+        assert scores["top1"] == pytest.approx(by_hand["top1"])  # sizes are those of the checkpoint

@@ -114,7 +114,7 @@ def test_a_checkpoint_of_action_recognition(tmp_path: Path):
 
 def test_a_checkpoint_of_keypoints(tmp_path: Path):
     cut = {"input_size": [64, 96], "mean": [0.5] * 3, "std": [0.5] * 3}
-    keypoints = {"names": ["head", "hand"]}
+    keypoints = {"names": ["head", "hand"], "skeleton": [], "flip_pairs": [], "sigmas": [0.1, 0.1]}
     metadata = {"task": "pose", "keypoints": keypoints, "data": {"transform": cut}}
     path = checkpoint(tmp_path / "c.safetensors", "pose", 2, metadata, backbone="test_resnet", width=8)
     assert main(command(path, tmp_path / "x.pt", "--to", "torchscript")) == 0

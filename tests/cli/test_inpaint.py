@@ -13,7 +13,7 @@ from PIL import Image
 from commands import SHORT, evaluated, finish, refused, run_of, start, torchrun
 from ffconv.cli import main
 from ffconv.data.decoding import read_image
-from ffconv.training.checkpoint import read_weights
+from ffconv.training.checkpoint import read_metadata
 from lama import Lama, save_lightning
 
 TRAIN = (
@@ -22,6 +22,7 @@ TRAIN = (
     *("--data.transform.train_size", "32", "--data.transform.eval_size", "32"),
     *("--data.transform.eval_short_side", "32"),
 )
+TEXTURES = ("--data.format", "textures")
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +109,7 @@ def test_a_large_image_is_filled_smaller_and_said_so(
     image, hole = picture(tmp_path / "a.png"), mask(tmp_path / "hole.png")
     words = (image, hole, "-o", tmp_path / "out.png", "--max_pixels", 400, "--strategy", "resize")
     assert inpaint(*words, checkpoint=lama) == 0
-    assert "a.png: 37x29 px is above max_pixels 400: filled scaled down" in capsys.readouterr().out
+    assert "a.png: 37x29 px is above max_pixels 400: filled at 400 pixels" in capsys.readouterr().out
     inside = pixels(hole)[..., 0] > 0
     assert np.array_equal(pixels(image)[~inside], pixels(tmp_path / "out.png")[~inside])
 
@@ -248,8 +249,8 @@ def test_training_writes_samples(run_folder: Path):
 
 
 def test_evaluation_repeats_the_last_epochs_scores(run_folder: Path, tmp_path: Path):
-    scores = evaluated(tmp_path, str(run_folder), "--weights", "last", "--limit", "24")
-    metrics = read_weights(run_folder / "last.safetensors")[1]["metrics"]
+    scores = evaluated(tmp_path, str(run_folder), *TEXTURES, "--weights", "last", "--limit", "24")
+    metrics = read_metadata(run_folder / "last.safetensors")["metrics"]
     assert scores["all"]["samples"] == 24
     assert scores["all"]["hole_psnr"] == pytest.approx(metrics["hole_psnr"], rel=1e-6)
     assert scores["thick"]["hole_psnr"] == pytest.approx(metrics["hole_psnr_thick"], rel=1e-6)
@@ -257,13 +258,13 @@ def test_evaluation_repeats_the_last_epochs_scores(run_folder: Path, tmp_path: P
 
 
 def test_evaluation_takes_other_holes(run_folder: Path, tmp_path: Path):
-    scores = evaluated(tmp_path, str(run_folder), "--limit", "6", "--masks.kinds", "[thin]")
+    scores = evaluated(tmp_path, str(run_folder), *TEXTURES, "--limit", "6", "--masks.kinds", "[thin]")
     assert list(scores) == ["all", "thin", "skipped", "evaluation"]
 
 
 @pytest.mark.slow
 def test_two_processes_evaluate_as_one(run_folder: Path, tmp_path: Path):
-    words = ["evaluate", str(run_folder), "--limit", "23", "--device", "cpu", "--data.workers", "0"]
+    words = ["evaluate", str(run_folder), *TEXTURES, "--limit", "23", "--device", "cpu"]
     assert main([*words, "--output", str(tmp_path / "one")]) == 0
     code, printed = finish(start(*words, "--output", str(tmp_path / "two"), launcher=torchrun(2)))
     assert code == 0, printed

@@ -84,7 +84,7 @@ def test_a_run_folder_stands_for_its_best_checkpoint(tmp_path: Path) -> None:
         "task": "classification",
         "model": {"name": "ffc_resnet18", "arguments": {}},
         "classes": ["a", "b"],
-        "data": {},
+        "data": {"transform": {"eval_size": 32}},
         "metrics": {},
     }
     save_weights(tmp_path / "best.safetensors", model.state_dict(), metadata)

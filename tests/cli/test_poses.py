@@ -18,13 +18,15 @@ from commands import SHORT, evaluated, refused, run_of
 from ffconv.cli import main
 from ffconv.data.figures import write_figures
 from ffconv.data.video_writing import video_writer
-from ffconv.tasks.pose import load_pose
+from ffconv.interop.checkpoint_info import PoseInfo
+from ffconv.tasks.networks import load_trained
 
 TRAIN = (
     *("train", "--config", "small/figures", "--model.name", "pose", "--model.arguments"),
     *("{backbone: test_resnet}", "--data.transform.input_size", "[64, 64]", "--limit", "12"),
     *("--loop.batch_size", "4", *SHORT),
 )
+FIGURES = ("--data.format", "figures")
 
 
 @pytest.fixture(scope="module")
@@ -46,21 +48,21 @@ def in_coco(folder: Path) -> tuple[str, ...]:
 
 
 def test_training_leaves_a_checkpoint_that_knows_what_it_is(run_folder: Path):
-    trained = load_pose(run_folder / "best.safetensors")
-    assert len(trained.keypoint_set) == 17
-    assert {"AP", "AP50", "AR", "train_loss"} <= trained.metrics.keys()
+    trained = load_trained(run_folder / "best.safetensors", PoseInfo)
+    assert len(trained.info.keypoints) == 17
+    assert {"AP", "AP50", "AR", "train_loss"} <= trained.info.metrics.keys()
 
 
 def test_evaluation_gives_what_training_gave(run_folder: Path, tmp_path: Path):
-    scores = evaluated(tmp_path, str(run_folder), "--weights", "last", "--limit", "12")
-    metrics = load_pose(run_folder / "last.safetensors").metrics
+    scores = evaluated(tmp_path, str(run_folder), *FIGURES, "--weights", "last", "--limit", "12")
+    metrics = load_trained(run_folder / "last.safetensors").info.metrics
     assert {name: scores[name] for name in ("AP", "AR")} == pytest.approx(
         {name: metrics[name] for name in ("AP", "AR")}
     )
 
 
 def test_results_are_what_the_server_takes(run_folder: Path, tmp_path: Path):
-    scores = evaluated(tmp_path, str(run_folder), "--limit", "12")
+    scores = evaluated(tmp_path, str(run_folder), *FIGURES, "--limit", "12")
     results = json.loads((tmp_path / "keypoints.json").read_text())
     assert len(results) == scores["persons"] > 0
     assert all(result.keys() == {"image_id", "category_id", "keypoints", "score"} for result in results)
@@ -70,7 +72,7 @@ def test_results_are_what_the_server_takes(run_folder: Path, tmp_path: Path):
 def test_options_of_the_evaluation_win_over_the_checkpoints(run_folder: Path, tmp_path: Path):
     keypoints = []
     for flip in ("true", "false"):
-        evaluated(tmp_path / flip, str(run_folder), "--limit", "12", "--test.flip", flip)
+        evaluated(tmp_path / flip, str(run_folder), *FIGURES, "--limit", "12", "--test.flip", flip)
         keypoints.append((tmp_path / flip / "keypoints.json").read_text())
     assert keypoints[0] != keypoints[1]
 
@@ -298,5 +300,4 @@ def test_the_documentations_recipe_trains_on_a_folder(
     monkeypatch.chdir(tmp_path)
     quick = TRAIN[TRAIN.index("--model.name") :]
     assert main(["train", "--config", "mine.yaml", *quick]) == 0
-    evaluated(tmp_path / "out", "runs/mine")
-    assert load_pose(tmp_path / "runs" / "mine" / "best.safetensors").data["path"] == "mydata"
+    evaluated(tmp_path / "out", "runs/mine", "--config", "mine.yaml")

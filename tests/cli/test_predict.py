@@ -12,9 +12,9 @@ from ffconv.cli import main
 from ffconv.cli.likeliest import class_titles
 from ffconv.data.config import DataConfig
 from ffconv.data.transforms import ImageTransformConfig
-from ffconv.tasks.classification import Classification, ClassificationConfig, load_classifier
-from ffconv.tasks.networks import ModelConfig
-from ffconv.training.checkpoint import read_weights, save_weights
+from ffconv.tasks.classification import Classification, ClassificationConfig
+from ffconv.tasks.networks import ModelConfig, load_trained
+from ffconv.training.checkpoint import read_metadata, read_safetensors, save_weights
 from ffconv.training.task import Share
 
 CLASSES = ("cat", "dog", "owl")
@@ -50,7 +50,7 @@ def test_probabilities_are_the_networks(checkpoint: Path, tmp_path: Path, capsys
     image_folder(tmp_path / "images", "a", images=1)
     (record,) = predicted(capsys, str(checkpoint), str(tmp_path / "images"))
     with torch.no_grad():
-        chances = load_classifier(checkpoint).network(torch.zeros(1, 3, 32, 32)).softmax(1)[0]
+        chances = load_trained(checkpoint).network(torch.zeros(1, 3, 32, 32)).softmax(1)[0]
     found = {p["class"]: p["probability"] for p in record["predictions"]}
     assert found == pytest.approx(dict(zip(CLASSES, chances.tolist(), strict=True)), abs=1e-5)
 
@@ -62,7 +62,7 @@ def test_names_give_no_orders_to_the_terminal(
     folder = image_folder(tmp_path / "images", "a", images=1) / "a"
     (folder / "0.png").rename(folder / "\x1b]0;owned\x07.png")
     (folder / "\x1b[2J\nffconv: all is well.png").write_text("no image")
-    weights, metadata = read_weights(checkpoint)
+    weights, metadata = read_safetensors(checkpoint), read_metadata(checkpoint)
     save_weights(checkpoint, weights, {**metadata, "classes": ["\x1b[31mcat", "dog", "o\u202ewl"]})
     assert main(["predict", str(checkpoint), str(folder), "--device", "cpu"]) == 2
     printed = capsys.readouterr()

@@ -14,7 +14,7 @@ import torch
 
 from commands import QUICK_TRAIN, assert_same_run, finish, start, state_of, torchrun
 from ffconv.cli import main
-from ffconv.training.checkpoint import read_weights
+from ffconv.training.checkpoint import read_metadata, read_safetensors
 
 pytestmark = pytest.mark.slow
 
@@ -34,11 +34,13 @@ def test_two_processes_train_as_one(tmp_path: Path):
     code, printed = finish(start(*words, "--output", str(tmp_path / "two"), launcher=torchrun(2)))
     assert code == 0, printed
     assert printed.count("epoch 1/2 done") == 1
-    one, two = (read_weights(tmp_path / name / "last.safetensors") for name in ("one", "two"))
-    for name, weight in one[0].items():
-        torch.testing.assert_close(two[0][name], weight, rtol=1e-3, atol=1e-5)
+    files = [tmp_path / name / "last.safetensors" for name in ("one", "two")]
+    one, two = map(read_safetensors, files)
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, rtol=1e-3, atol=1e-5)
+    one, two = (read_metadata(file)["metrics"] for file in files)
     for metric in ("train_loss", "loss", "top1"):
-        assert two[1]["metrics"][metric] == pytest.approx(one[1]["metrics"][metric], rel=1e-3)
+        assert two[metric] == pytest.approx(one[metric], rel=1e-3)
 
 
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="device auto takes the accelerator here")
@@ -53,6 +55,8 @@ def test_two_processes_on_a_machine_without_gpu_are_one_run(tmp_path: Path):
     words = [
         "evaluate",
         str(run),
+        "--data.format",
+        "digits",
         "--limit",
         "64",
         "--data.workers",
@@ -78,7 +82,7 @@ def test_accumulation_stays_what_it_is_in_two_processes(tmp_path: Path):
     assert main([*words, "--output", str(tmp_path / "one")]) == 0
     code, printed = finish(start(*words, "--output", str(tmp_path / "two"), launcher=torchrun(2)))
     assert code == 0, printed
-    one, two = (read_weights(tmp_path / name / "last.safetensors")[0] for name in ("one", "two"))
+    one, two = (read_safetensors(tmp_path / name / "last.safetensors") for name in ("one", "two"))
     for name, weight in one.items():
         torch.testing.assert_close(two[name], weight, rtol=1e-3, atol=1e-5)
 
@@ -108,9 +112,10 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_two_processes_evaluate_the_network_that_is_saved(whole_run: Path, tmp_path: Path):
     """Not one with each process's own batch statistics."""
     words = ["--weights", "last", "--limit", "128", "--device", "cpu", "--data.workers", "0"]
-    assert main(["evaluate", str(whole_run), *words, "--output", str(tmp_path)]) == 0
+    words += ["--config", "small/digits", "--output", str(tmp_path)]
+    assert main(["evaluate", str(whole_run), *words]) == 0
     alone = json.loads((tmp_path / "scores.json").read_text())
-    together = read_weights(whole_run / "last.safetensors")[1]["metrics"]
+    together = read_metadata(whole_run / "last.safetensors")["metrics"]
     assert together["ema_top1"] == pytest.approx(alone["top1"])
     assert together["ema_loss"] == pytest.approx(alone["loss"], rel=1e-5)
 

@@ -70,5 +70,6 @@ def test_an_evaluation_shows_how_far_it_is(tmp_path: Path, monkeypatch: pytest.M
     terminal = at_terminal(monkeypatch)
     run = str(tmp_path / "run")
     assert main([*QUICK_TRAIN, "--limit", "40", "--loop.epochs", "1", "--output", run]) == 0
-    assert main(["evaluate", run, "--limit", "40", "--batch_size", "8", "--data.workers", "0"]) == 0
+    words = ["--config", "small/digits", "--limit", "40", "--batch_size", "8", "--data.workers", "0"]
+    assert main(["evaluate", run, *words]) == 0
     assert "evaluating" in terminal.getvalue()

@@ -15,6 +15,17 @@ from ffconv.training.optim import Schedule, peak_learning_rate
 PLAIN = {"zero_init_last": False}
 
 
+def test_a_recipe_cannot_allow_commands(tmp_path: Path):
+    (tmp_path / "x.yaml").write_text("data: {train: 'pipe:cat x.tar', allow_commands: true}")
+    with pytest.raises(InputError, match=r"a recipe must not set data\.allow_commands: give --data"):
+        parse(CommandParser(), ["--config", str(tmp_path / "x.yaml")])
+    (tmp_path / "x.yaml").write_text("data: {train: 'pipe:cat x.tar'}")
+    _, task = configs(
+        parse(CommandParser(), ["--config", str(tmp_path / "x.yaml"), "--data.allow_commands", "true"])
+    )
+    assert task.data.allow_commands
+
+
 def ffc(ratio: float, lfu: bool = False, **switches: bool) -> dict[str, Any]:
     return {"ratio": ratio, "lfu": lfu, **switches}
 
@@ -198,6 +209,18 @@ def test_a_value_of_another_type_is_one_line():
     with pytest.raises(InputError, match=r"optim\.lr.*float.*abc") as error:
         configured("--optim.lr", "abc")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("argv", [["--optim.lr", "null"], ["--optim.betas", "null"], ["--data.format=null"]])
+def test_a_null_for_a_value_that_has_none_is_refused(argv: list[str]):
+    name = argv[0].partition("=")[0].removeprefix("--")
+    with pytest.raises(InputError, match=rf"{name} must not be null|{name}.*Got value: None"):
+        configured(*argv)
+
+
+def test_a_null_stays_where_it_means_something():
+    training, _ = configured("--loop.clip_norm", "null", "--optim.reference_batch", "null")
+    assert training.loop.clip_norm is training.optim.reference_batch is None
 
 
 def test_recipes_are_taken_out_of_the_words():

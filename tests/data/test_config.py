@@ -40,7 +40,9 @@ def test_path_of_a_split_that_is_absolute(root):
 
 def test_commands_are_streams(root):
     config = DataConfig(
-        train=f"pipe:cat {root}/val/{{000000..000002}}.tar", train_index=str(root / "val" / "shards.json")
+        train=f"pipe:cat {root}/val/{{000000..000002}}.tar",
+        train_index=str(root / "val" / "shards.json"),
+        allow_commands=True,
     )
     samples = open_samples(config, "train")
     assert isinstance(samples, ShardStream)
@@ -49,7 +51,32 @@ def test_commands_are_streams(root):
 
 def test_commands_need_an_index(root):
     with pytest.raises(InputError, match=r"need data\.val_index"):
-        open_samples(DataConfig(val=f"pipe:cat {root}/val/000000.tar"), "val")
+        open_samples(DataConfig(val=f"pipe:cat {root}/val/000000.tar", allow_commands=True), "val")
+
+
+@pytest.mark.parametrize("field", ["path", "val", "val_index"])
+@pytest.mark.parametrize(
+    "command", ["pipe:touch {}", "PIPE:touch {}", " pipe:touch {}", "pi{{p,x}}e:touch {}"]
+)
+def test_commands_are_not_run_unless_allowed(field, command, root, tmp_path):
+    fields = {"path": str(root), field: command.format(tmp_path / "mark")}
+    if field == "val_index":
+        fields["val"] = "http://127.0.0.1:1/000000.tar"
+    with pytest.raises(InputError):
+        open_samples(DataConfig(**fields), "val")
+    assert not (tmp_path / "mark").exists()
+
+
+def test_a_refused_command_names_the_option(root):
+    with pytest.raises(InputError, match=r"would run a command: .* --data\.allow_commands true"):
+        open_samples(DataConfig(val="pipe:cat x.tar"), "val")
+
+
+def test_a_command_behind_a_shard_is_not_run(root, tmp_path):
+    val = f"val/000000.tar::pipe:touch {tmp_path / 'mark'}"
+    with pytest.raises(InputError, match="would run a command"):
+        open_samples(DataConfig(str(root), val=val, format="webdataset"), "val")
+    assert not (tmp_path / "mark").exists()
 
 
 def test_folder_format_does_not_look_for_shards(root):

@@ -125,6 +125,13 @@ def test_what_may_never_end_is_an_unreadable_sample(tree, kind):
         samples[0]
 
 
+def test_a_link_to_itself_is_an_unreadable_sample(tree):
+    (tree / "ant" / "0.png").unlink()
+    (tree / "ant" / "0.png").symlink_to("0.png")
+    with pytest.raises(UnreadableSample, match=r"ant/0\.png: Too many levels of symbolic links"):
+        ImageFolder(tree)[0]
+
+
 def test_a_file_above_the_limit_is_not_read(tree):
     os.truncate(tree / "ant" / "0.png", 2**40)
     with pytest.raises(UnreadableSample, match=r"ant/0\.png: has 1099511627776 bytes, more than"):

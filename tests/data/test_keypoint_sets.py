@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from ffconv.data.keypoint_sets import (
@@ -61,10 +59,6 @@ def test_configuration_comes_before_the_file():
         names=["a", "b", "c"], skeleton=[("b", "c")], flip_pairs=[("a", "c")], sigmas=[0.1, 0.2, 0.3]
     )
     assert found == KeypointSet(("a", "b", "c"), ((1, 2),), ((0, 2),), (0.1, 0.2, 0.3))
-
-
-def test_survives_json():
-    assert KeypointSet.from_dict(json.loads(json.dumps(COCO_PERSON.as_dict()))) == COCO_PERSON
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def stream(folder) -> ShardStream:
 def opened(folder: Path, command: str = "cat", shuffle_buffer: int = 8) -> ShardStream:
     index = read_index(str(folder / "shards.json"))
     urls = [f"pipe:{command} {folder / shard.url}" for shard in index.shards]
-    return ShardStream(urls, index, shuffle_buffer)
+    return ShardStream(urls, index, shuffle_buffer, allow_commands=True)
 
 
 def level(item, index: int) -> dict[str, int]:
@@ -160,7 +160,9 @@ def test_a_stream_that_ends_early_is_an_error(folder, size):
     """Also between two files, and where the index does not tell how many samples there are."""
     index = read_index(str(folder / "shards.json"))
     stream = ShardStream(
-        [f"pipe:head -c {size} {folder}/000000.tar"], ShardIndex(index.classes, index.shards[:1])
+        [f"pipe:head -c {size} {folder}/000000.tar"],
+        ShardIndex(index.classes, index.shards[:1]),
+        allow_commands=True,
     )
     with pytest.raises(
         InputError, match=r"000000\.tar: (is no complete tar file|a sample needs|.*but its index)"
@@ -199,7 +201,8 @@ def test_a_pipe_among_local_shards_is_not_opened(tmp_path):
 def test_a_command_that_is_cut_off_does_not_complain(folder):
     """The end of an epoch rarely is the end of a shard; the command then dies of the closed pipe."""
     index = ShardIndex(("ant", "bee", "cat"), (Shard("000000.tar", 4, 0),))
-    reading = ShardStream([f"pipe:exec cat {folder}/000000.tar /dev/zero"], index).read(0)
+    urls = [f"pipe:exec cat {folder}/000000.tar /dev/zero"]
+    reading = ShardStream(urls, index, allow_commands=True).read(0)
     next(reading)
     reading.close()
 

@@ -73,6 +73,14 @@ def test_any_frames_are_the_bits_of_whole_decoding(key_frames, b_frames, open_gr
             np.testing.assert_array_equal(picture, whole[number])
 
 
+@pytest.mark.parametrize("number", range(8))
+@pytest.mark.parametrize(("name", "codec", "options"), CONTAINERS)
+def test_a_single_early_frame(name, codec, options, number, tmp_path):
+    """Matroska's first packets have no time of decoding, and B-frames follow frames that are shown later."""
+    path = make_video(tmp_path / name, codec=codec, **options)
+    assert read_numbers(path, [number], said_rate(name)) == [number]
+
+
 def test_frames_far_apart_are_found_by_seeking(tmp_path):
     path = make_video(tmp_path / "x.mp4", levels(420), rate=20, g="20")
     assert read_numbers(path, [1, 3, 201, 203, 415], rate=20) == [n % 30 for n in (1, 3, 201, 203, 415)]
@@ -305,6 +313,14 @@ def test_an_unknown_codec(name, codec, tag, tmp_path):
         open_with_pyav(path, "x"),
     ):
         pass
+
+
+def test_metadata_in_another_encoding(tmp_path):
+    path = make_video(tmp_path / "x.mkv")
+    content = path.read_bytes()
+    assert b"Lavf" in content
+    path.write_bytes(content.replace(b"Lavf", b"L\xe4vf"))
+    assert read_numbers(path, [3]) == [3]
 
 
 def test_frames_that_fill_the_memory_are_refused_before_they_are_decoded(tmp_path, monkeypatch):

@@ -154,7 +154,10 @@ def shards(tmp_path: Path) -> Path:
 def test_shards_hold_the_same_videos(train, shards):
     train = train.format(shards)
     index = str(shards / "train" / "shards.json")
-    config = VideoDataConfig(str(shards), train=train, train_index=index if "pipe" in train else "")
+    piped = "pipe" in train
+    config = VideoDataConfig(
+        str(shards), train=train, train_index=index if piped else "", allow_commands=piped
+    )
     (batch,) = eval_batches(open_videos(config, "train"), as_number, spec=LoaderSpec(10, workers=1))
     found = sorted(zip(batch["number"].tolist(), batch["label"].tolist(), strict=True))
     assert found == [(number, number % 2) for number in range(6)]

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 import ffconv
 from ffconv.analysis.complexity import count_complexity
+from ffconv.data.transforms import ImageTransformConfig
 from ffconv.errors import InputError
+from ffconv.interop.checkpoint_info import ImageInfo
 from small_networks import UNet
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
@@ -140,7 +142,9 @@ def test_the_card_has_the_figures(tmp_path: Path):
 
 
 def test_the_cards_header_is_the_hubs(tmp_path: Path):
-    about = ffconv.About(license="mit", checkpoint={"task": "classification"})
+    about = ffconv.About(
+        license="mit", checkpoint=ImageInfo("test_resnet", {}, tuple("abcde"), ImageTransformConfig())
+    )
     ffconv.save_pretrained(small(), tmp_path, about)
     data = huggingface_hub.ModelCard.load(tmp_path / "README.md").data
     assert (data.library_name, data.license, data.pipeline_tag) == ("timm", "mit", "image-classification")
@@ -165,7 +169,7 @@ def test_the_cards_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         ('{"architecture": "resnet18"}', r"model\.safetensors: the weights do not fit resnet18"),
         (
             '{"architecture": "test_resnet", "pretrained_cfg": {}, "model_args": {"ratios": 1}}',
-            r"local-dir:.*unexpected keyword argument 'ratios'",
+            r"model test_resnet with ratios=1: .*unexpected keyword argument 'ratios'",
         ),
     ],
 )

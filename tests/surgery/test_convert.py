@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import oracles
 from ffconv import FFC2d
 from ffconv.errors import InputError
 from ffconv.surgery import Mixing, conversion_report, convert
@@ -448,3 +449,43 @@ def test_ratio_outside_0_to_1_is_refused(ratio: object) -> None:
 def test_convolution_by_itself_is_left() -> None:
     with pytest.warns(UserWarning, match="changed nothing in Conv2d: 1 the model itself"):
         assert reasons(convert(nn.Conv2d(3, 8, 3))) == {"": "the model itself"}
+
+
+def last_weights(model: nn.Module) -> list[Tensor]:
+    """Weights of the last convolutions of Spectral Transforms."""
+    layers = [module.spectral for module in model.modules() if isinstance(module, FFC2d)]
+    return [spectral.conv2.weight for spectral in layers if spectral is not None]
+
+
+def trained() -> nn.Sequential:
+    model = chain(block(8, 8), block(8, 8))
+    oracles.randomise_norms(model)
+    return model
+
+
+def test_spectral_transforms_of_a_trained_network_start_at_zero(small: Tensor) -> None:
+    plain = trained()
+    model = convert(copy.deepcopy(plain), 0.5)
+    with torch.no_grad():  # what is left of the plain network
+        plain[2][0].weight[4:, 4:] = 0
+    assert [weight.any().item() for weight in last_weights(model)] == [False, False]
+    x = plain[:2](small)
+    torch.testing.assert_close(model[2].eval()(x), plain[2].eval()(x))
+
+
+@pytest.mark.parametrize("zero", [True, False])
+def test_the_start_of_spectral_transforms_can_be_chosen(zero: bool) -> None:
+    for model in (trained(), chain(block(8, 8), block(8, 8))):
+        convert(model, zero_init_spectral=zero)
+        assert [weight.any().item() for weight in last_weights(model)] == [not zero] * 2
+
+
+def test_spectral_transforms_of_a_new_network_do_not_start_at_zero() -> None:
+    assert all(weight.any() for weight in last_weights(convert(chain(block(8, 8), block(8, 8)))))
+
+
+@pytest.mark.parametrize("options", [{"ratio": 1}, {"local_to_global": False}])
+def test_spectral_transforms_that_are_the_only_source_do_not_start_at_zero(options: dict) -> None:
+    weights = last_weights(convert(trained(), **options))
+    assert weights
+    assert all(weight.any() for weight in weights)

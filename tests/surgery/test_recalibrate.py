@@ -28,7 +28,7 @@ def network() -> nn.Sequential:
     torch.manual_seed(0)
     plain = nn.Sequential(block(3, 8), block(8, 8), block(8, 8), nn.Conv2d(8, 2, 1))
     oracles.randomise_norms(plain)
-    return convert(plain, 0.5, example_input=images(2))
+    return convert(plain, 0.5, zero_init_spectral=False, example_input=images(2))
 
 
 def statistics(model: nn.Module) -> dict[str, Tensor]:
@@ -297,8 +297,8 @@ def test_accuracy_comes_back():
     converted = accuracy(convert(model, 0.25, example_input=x[:2]))
     recalibrated = accuracy(recalibrate(model, x[:256]))
     assert trained > 0.95
-    assert converted < 0.8
-    assert recalibrated > 0.9
+    assert converted < 0.9
+    assert recalibrated > 0.95
 
 
 @pytest.mark.gpu

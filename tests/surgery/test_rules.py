@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from torch import nn
 
@@ -112,3 +114,12 @@ def test_refused_rule_leaves_the_model_as_it_is() -> None:
     with pytest.raises(InputError):
         convert(model, rules={"2.0": (0.5, 2.0)})
     assert str(model) == before
+
+
+def test_arguments_of_a_report_do_the_same_again_after_json() -> None:
+    report = conversion_report(convert(network(), 0.5, lfu=False, rules={"2.0": None}))
+    again = convert(network(), **json.loads(json.dumps(report.arguments())))
+    assert [row.converted for row in conversion_report(again).rows] == [row.converted for row in report.rows]
+    assert [(row.ratio_in, row.ratio_out) for row in conversion_report(again).rows] == [
+        (row.ratio_in, row.ratio_out) for row in report.rows
+    ]

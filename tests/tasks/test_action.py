@@ -18,10 +18,10 @@ from ffconv.data.clips import PrepareViews
 from ffconv.data.video_config import VideoDataConfig, open_videos
 from ffconv.data.views import normalised, windows
 from ffconv.errors import InputError
+from ffconv.interop.checkpoint_info import ClipInfo
 from ffconv.tasks.action import Action, ActionConfig
-from ffconv.tasks.classification import load_classifier
 from ffconv.tasks.multi_view import scored_videos
-from ffconv.tasks.networks import ModelConfig
+from ffconv.tasks.networks import ModelConfig, load_trained
 from ffconv.training.checkpoint import save_weights
 from ffconv.training.task import Share
 from two_processes import results
@@ -212,16 +212,16 @@ def test_a_checkpoint_rebuilds_its_network(tmp_path):
     network = trained.build_model().eval()
     path = tmp_path / "x.safetensors"
     save_weights(path, network.state_dict(), {**trained.metadata(), "metrics": {"top1": 1.0}})
-    found = load_classifier(path, task="action")
+    found = load_trained(path, ClipInfo)
     clips = torch.randn(1, 3, 4, 24, 24)
     assert torch.equal(found.network(clips), network(clips))
-    assert found.data["clip"]["frames"] == 4
+    assert found.info.clip.frames == 4
 
 
 def test_a_checkpoint_of_images_is_refused(tmp_path):
     save_weights(tmp_path / "x.safetensors", {}, {"task": "classification"})
     with pytest.raises(InputError, match="is a checkpoint of classification, not of action"):
-        load_classifier(tmp_path / "x.safetensors", task="action")
+        load_trained(tmp_path / "x.safetensors", ClipInfo)
 
 
 def test_a_network_starts_from_an_image_network(tmp_path):

@@ -12,14 +12,14 @@ from commands import image_folder
 from ffconv.data.config import DataConfig
 from ffconv.data.transforms import ImageTransformConfig
 from ffconv.errors import InputError
+from ffconv.interop.checkpoint_info import ImageInfo
 from ffconv.tasks.classification import (
     Classification,
     ClassificationConfig,
     LossConfig,
-    load_classifier,
 )
-from ffconv.tasks.networks import ModelConfig
-from ffconv.training.checkpoint import read_weights, save_weights
+from ffconv.tasks.networks import ModelConfig, load_trained
+from ffconv.training.checkpoint import read_metadata, read_safetensors, save_weights
 from ffconv.training.task import Share
 
 SMALL = ImageTransformConfig(train_size=32, eval_short_side=32, eval_size=32)
@@ -188,28 +188,28 @@ def test_a_checkpoint_rebuilds_its_network(saved: tuple[Path, nn.Module]):
     path, model = saved
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
-        assert torch.equal(load_classifier(path).network(images), model(images))
+        assert torch.equal(load_trained(path, ImageInfo).network(images), model(images))
 
 
 def test_a_checkpoint_knows_classes_sizes_and_metrics(saved: tuple[Path, nn.Module]):
-    classifier = load_classifier(saved[0])
-    assert classifier.classes == tuple("0123456789")
-    assert classifier.data["transform"]["eval_size"] == 32
-    assert classifier.metrics == {"epoch": 3, "top1": 12.0}
+    classifier = load_trained(saved[0], ImageInfo)
+    assert classifier.info.classes == tuple("0123456789")
+    assert classifier.info.transform.eval_size == 32
+    assert classifier.info.metrics == {"epoch": 3, "top1": 12.0}
 
 
 def test_weights_of_another_architecture_are_refused(saved: tuple[Path, nn.Module]):
     path, _ = saved
-    weights, metadata = read_weights(path)
+    weights, metadata = read_safetensors(path), read_metadata(path)
     metadata["model"]["name"] = "resnet18"
     save_weights(path, weights, metadata)
     with pytest.raises(InputError, match=r"x\.safetensors: the weights do not fit resnet18: .*Missing key"):
-        load_classifier(path)
+        load_trained(path, ImageInfo)
 
 
 def test_a_checkpoint_of_another_task_is_refused(saved: tuple[Path, nn.Module]):
     path, _ = saved
-    weights, metadata = read_weights(path)
+    weights, metadata = read_safetensors(path), read_metadata(path)
     save_weights(path, weights, metadata | {"task": "pose"})
     with pytest.raises(InputError, match="is a checkpoint of pose, not of classification"):
-        load_classifier(path)
+        load_trained(path, ImageInfo)

@@ -107,7 +107,7 @@ def test_our_checkpoint_is_read(tmp_path: Path):
     metadata = {
         "task": "inpainting",
         "model": {"name": "lama_generator", "arguments": arguments},
-        "data": {},
+        "data": {"transform": {"train_size": 32, "eval_size": 32}},
         "masks": {},
         "metrics": {},
     }

@@ -26,6 +26,16 @@ def test_a_full_page_begins_another(tmp_path: Path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.parametrize("name", ["naïve 犬", "a\nb", "bad\udcff", "x" * 300])
+def test_any_file_name_is_drawn(name: str, tmp_path: Path):
+    sheet = ContactSheet(tmp_path / "sheet.png")
+    image = Image.new("RGB", (10, 10))
+    sheet.add(name, image, np.zeros((10, 10), dtype=bool), image)
+    sheet.finish()
+    with Image.open(tmp_path / "sheet.png") as page:
+        assert page.height == 20 + 30
+
+
 def test_without_rows_nothing_is_written(tmp_path: Path):
     ContactSheet(tmp_path / "sheet.png").finish()
     assert not list(tmp_path.iterdir())

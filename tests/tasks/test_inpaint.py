@@ -210,6 +210,11 @@ def test_only_pixels_of_the_dilated_hole_change(values: dict[str, int]):
     assert np.abs(filled - exact).max() <= 0.5 + 1e-3
 
 
+def test_a_dilated_hole_must_leave_something():
+    with pytest.raises(InputError, match="the dilated hole covers the whole image"):
+        ffconv.inpaint(Image.new("RGB", (40, 30)), inside(), model=Paints(), dilate=40)
+
+
 def test_the_network_is_not_shown_the_dilated_hole():
     network = Paints()
     ffconv.inpaint(Image.new("RGB", (40, 32), "white"), inside((40, 32)), model=network, dilate=4)
@@ -268,12 +273,12 @@ def test_a_crop_above_the_bound_is_scaled_down():
             "300x200 px is above max_pixels 50000: filled in 1 crop of 266x200 px (margin",
         ),
         ({"strategy": "crop", "margin": 9}, "300x200 px: filled in 1 crop of 28x28 px (margin 9)"),
-        ({"strategy": "resize", "max_pixels": 900}, "above max_pixels 900: filled scaled down to 900 pixels"),
+        ({"strategy": "resize", "max_pixels": 900}, "above max_pixels 900: filled at 900 pixels"),
         (
             {"max_pixels": 900},
             "px (margin half the hole's longer side, at least 128); 1 crop scaled down to 900",
         ),
-        ({"refinement": Refinement(max_pixels=800)}, "300x200 px: filled scaled down to 800 pixels"),
+        ({"refinement": Refinement(max_pixels=800)}, "300x200 px: filled at 800 pixels"),
     ],
 )
 def test_the_rule_is_said(values: dict[str, Any], said: str):
@@ -318,3 +323,12 @@ def test_importing_the_package_does_not_import_tasks():
 def test_an_unknown_name_of_the_package_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'outpaint'"):
         ffconv.outpaint  # noqa: B018
+
+
+@pytest.mark.parametrize("refine", [True, Refinement(steps=2, min_side=16)])
+def test_refinement_is_asked_for_by_a_flag_or_its_details(refine: Any):
+    image = Image.new("RGB", (40, 32))
+    with pytest.raises(InputError, match="features of LaMa's generator; Paints has none"):
+        ffconv.inpaint(image, inside((40, 32)), model=Paints(), refine=refine)
+    network = LamaGenerator(width=4, downsamplings=2, blocks=1)
+    assert ffconv.inpaint(image, inside((40, 32)), model=network, refine=refine).size == image.size

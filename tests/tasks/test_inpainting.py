@@ -17,8 +17,9 @@ from ffconv.data.config import DataConfig
 from ffconv.data.masks import MaskConfig
 from ffconv.data.transforms import ImageTransformConfig
 from ffconv.errors import InputError
-from ffconv.tasks.inpainting import Inpainting, InpaintingConfig, ReconstructionConfig, load_inpainter
-from ffconv.tasks.networks import ModelConfig
+from ffconv.interop.checkpoint_info import InpaintingInfo
+from ffconv.tasks.inpainting import Inpainting, InpaintingConfig, ReconstructionConfig
+from ffconv.tasks.networks import ModelConfig, load_trained
 from ffconv.training.checkpoint import save_weights
 from ffconv.training.task import DrawsPictures, Share
 from lama import Lama, save_lightning
@@ -173,10 +174,10 @@ def test_an_unreadable_image_is_left_out_of_the_pictures(tmp_path: Path):
     (tmp_path / "val" / "a.png").write_bytes(b"")
     found = task(data=DataConfig(str(tmp_path), workers=0, on_error="skip", transform=SIZES))
     picture = Image.open(io.BytesIO(found.pictures(Copies())["samples.png"]))
-    factor, side, padding = 3, 32, 2
+    factor, side, padding, titles = 3, 32, 2, 17
     assert picture.size == (
         factor * (4 * (side + padding) + padding),
-        factor * (2 * (side + padding) + padding),
+        titles + factor * (2 * (side + padding) + padding),
     )
 
 
@@ -184,7 +185,9 @@ def test_pictures_show_hole_filling_drawing_and_image():
     found = task()
     assert isinstance(found, DrawsPictures)
     picture = Image.open(io.BytesIO(found.pictures(Constant(0.0))["samples.png"]))
-    pixels = np.asarray(picture.reduce(3)).astype(int)
+    titles = 17  # the line above
+    assert np.asarray(picture)[:titles].min() < 100
+    pixels = np.asarray(picture.crop((0, titles, *picture.size)).reduce(3)).astype(int)
     tiles = [pixels[2:34, 2 + 34 * column : 34 + 34 * column] for column in range(4)]
     item = found._for_evaluation(found._loaders.samples("val")[0], 0)
     hole = item["mask"][0].numpy() > 0
@@ -221,12 +224,12 @@ def test_a_checkpoint_rebuilds_its_network(tmp_path: Path):
     network = trained.build_model().eval()
     path = tmp_path / "x.safetensors"
     save_weights(path, network.state_dict(), {**trained.metadata(), "metrics": {"hole_psnr": 12.0}})
-    loaded, x = load_inpainter(path), torch.rand(1, 4, 32, 32)
+    loaded, x = load_trained(path, InpaintingInfo), torch.rand(1, 4, 32, 32)
     assert torch.equal(loaded.network(x), network(x))
-    assert loaded.masks == {"kinds": ["thin", "medium", "thick"]}
+    assert loaded.info.masks.kinds == ("thin", "medium", "thick")
 
 
 def test_a_checkpoint_of_another_task_is_refused(tmp_path: Path):
     save_weights(tmp_path / "x.safetensors", {"a": torch.zeros(1)}, {"task": "pose"})
     with pytest.raises(InputError, match="is a checkpoint of pose, not of inpainting"):
-        load_inpainter(tmp_path / "x.safetensors")
+        load_trained(tmp_path / "x.safetensors", InpaintingInfo)

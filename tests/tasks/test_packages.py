@@ -11,14 +11,14 @@ import timm
 import torch
 from torch import nn
 
+from ffconv.data.transforms import ImageTransformConfig
 from ffconv.errors import InputError
+from ffconv.interop.checkpoint_info import ClipInfo, ImageInfo, InpaintingInfo, is_bare, read_info
 from ffconv.interop.hub import CONFIG, WEIGHTS, About, from_pretrained, save_pretrained
 from ffconv.models import LamaGenerator
-from ffconv.tasks.classification import load_classifier
 from ffconv.tasks.exporting import Wanted, network_of_checkpoint
 from ffconv.tasks.filling import load_filler
 from ffconv.tasks.networks import load_trained
-from ffconv.tasks.packages import describe, is_bare
 from ffconv.tasks.packaging import open_for_hub
 from ffconv.training.checkpoint import save_weights
 
@@ -48,11 +48,10 @@ def with_config(path: Path, **changed: Any) -> Path:
 
 
 def test_classes_and_the_evaluation_transform_are_those_of_the_configuration(tmp_path: Path):
-    classifier = load_classifier(small(tmp_path))
-    transform = classifier.data["transform"]
-    assert classifier.classes == ("cat", "dog")
-    assert (transform["eval_size"], transform["eval_short_side"]) == (28, 32)
-    assert transform["mean"] == [0.1, 0.2, 0.3]
+    info = read_info(small(tmp_path), ImageInfo)
+    assert info.classes == ("cat", "dog")
+    assert (info.transform.eval_size, info.transform.eval_short_side) == (28, 32)
+    assert info.transform.mean == (0.1, 0.2, 0.3)
 
 
 def test_images_are_resized_as_by_timm(tmp_path: Path):
@@ -61,7 +60,7 @@ def test_images_are_resized_as_by_timm(tmp_path: Path):
     )  # 28 / .88 = 31.8
     config = timm.data.resolve_model_data_config(from_pretrained(tmp_path))
     resize = timm.data.create_transform(**config).transforms[0]
-    assert load_classifier(path).data["transform"]["eval_short_side"] == resize.size
+    assert read_info(path, ImageInfo).transform.eval_short_side == resize.size
 
 
 def test_the_network_is_the_one_that_was_saved(tmp_path: Path):
@@ -72,41 +71,40 @@ def test_the_network_is_the_one_that_was_saved(tmp_path: Path):
 
 
 def test_unnamed_classes_are_numbers(tmp_path: Path):
-    assert load_classifier(small(tmp_path, About())).classes == ("0", "1")
+    assert read_info(small(tmp_path, About()), ImageInfo).classes == ("0", "1")
 
 
 def test_a_folder_that_timm_wrote_is_read(tmp_path: Path):
     network = timm.create_model("test_resnet", num_classes=3)
     timm.models.save_for_hf(network, str(tmp_path), safe_serialization=True)
-    assert load_classifier(tmp_path / WEIGHTS).classes == ("0", "1", "2")
+    assert read_info(tmp_path / WEIGHTS, ImageInfo).classes == ("0", "1", "2")
 
 
 def test_clips_have_the_frames_that_were_saved(tmp_path: Path):
     path = saved(tmp_path, "ffc_c2d_resnet18", About(frames=4), num_classes=2)
-    assert describe(path)["task"] == "action"
-    assert describe(path)["data"]["clip"]["frames"] == 4
+    assert read_info(path, ClipInfo).clip.frames == 4
 
 
 def test_holes_are_filled_by_a_package(tmp_path: Path):
     path = saved(tmp_path, "lama_generator", About(), width=4, blocks=1)
     assert isinstance(load_filler(path), LamaGenerator)
     # Of images in [0, 1], which is what the evaluation asks for.
-    transform = describe(path)["data"]["transform"]
-    assert (transform["mean"], transform["std"], transform["eval_size"]) == ([0.0] * 3, [1.0] * 3, 256)
+    transform = read_info(path, InpaintingInfo).transform
+    assert (transform.mean, transform.std, transform.eval_size) == ((0.0,) * 3, (1.0,) * 3, 256)
 
 
 def test_a_package_of_training_says_itself_what_it_is(tmp_path: Path):
     path = small(tmp_path)
-    save_weights(path, from_pretrained(tmp_path).state_dict(), {"task": "sorting"})
+    info = ImageInfo("test_resnet", {}, ("a", "b"), ImageTransformConfig(eval_size=32))
+    save_weights(path, from_pretrained(tmp_path).state_dict(), info.metadata())
     assert not is_bare(path)
-    assert describe(path) == {"task": "sorting"}
+    assert load_trained(path).info == info
 
 
 def test_a_package_is_packaged_again(tmp_path: Path):
     network, about = open_for_hub(small(tmp_path / "1"))
     save_pretrained(network, tmp_path / "2", about)
-    again = load_classifier(tmp_path / "2" / WEIGHTS)
-    assert (again.classes, again.data) == (("cat", "dog"), load_classifier(tmp_path / "1" / WEIGHTS).data)
+    assert load_trained(tmp_path / "2" / WEIGHTS).info == load_trained(tmp_path / "1" / WEIGHTS).info
 
 
 @pytest.mark.parametrize(
@@ -132,15 +130,15 @@ def test_the_input_of_an_export_is_the_configurations(
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"input_size": None}, r"config\.json: input_size=None must be \[channels, height, width\]"),
-        ({"input_size": [3, 32, 48]}, r"input_size=\[3, 32, 48\]: only square images are cut"),
+        ({"input_size": None}, r"config\.json: pretrained_cfg\.input_size is missing"),
+        ({"input_size": [3, 32, 48]}, r"input_size=\[32, 48\]: only square images are cut"),
         ({"crop_mode": "squash"}, "crop_mode=squash: only centre crops are made"),
         ({"mean": [0.5]}, r"mean=\[0\.5\] must be that of three colours"),
     ],
 )
 def test_what_the_configuration_lacks_is_named(changed: dict[str, Any], message: str, tmp_path: Path):
     with pytest.raises(InputError, match=message):
-        load_classifier(with_config(small(tmp_path), **changed))
+        load_trained(with_config(small(tmp_path), **changed))
 
 
 def test_keypoints_need_more_than_the_configuration(tmp_path: Path):

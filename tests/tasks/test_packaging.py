@@ -3,109 +3,81 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import timm
 import torch
 
 from ffconv.data.clip_config import ClipConfig
-from ffconv.data.config import DataConfig
 from ffconv.data.keypoint_sets import COCO_PERSON
-from ffconv.data.pose_config import PoseDataConfig
 from ffconv.data.pose_transforms import PoseTransformConfig
 from ffconv.data.transforms import ImageTransformConfig
-from ffconv.data.video_config import VideoDataConfig
 from ffconv.errors import InputError
+from ffconv.interop.checkpoint_info import CheckpointInfo, ClipInfo, ImageInfo, InpaintingInfo, PoseInfo
 from ffconv.interop.hub import from_pretrained, save_pretrained
 from ffconv.tasks.networks import load_trained
 from ffconv.tasks.packaging import about_checkpoint, open_for_hub
 from ffconv.training.checkpoint import save_weights
-from ffconv.training.config import plain
 from lama import Lama, save_lightning
 
 CLASSES = ("one", "two", "three")
 IMAGES = ImageTransformConfig(train_size=32, eval_size=28, eval_short_side=32, interpolation="bicubic")
 CLIPS = ClipConfig(frames=4, train_size=32, short_side=(32, 32), eval_size=32, eval_short_side=40)
+HOLES = ImageTransformConfig(train_size=32, eval_size=32, eval_short_side=32)
 PERSONS = PoseTransformConfig(input_size=(64, 32))
-# By task: network, its arguments, what else the metadata has, and the input the package names.
-TASKS: dict[str, tuple[str, dict[str, Any], dict[str, Any], tuple[int, ...]]] = {
-    "classification": (
-        "test_resnet", {}, {"classes": CLASSES, "data": DataConfig("set", transform=IMAGES)}, (3, 28, 28)
-    ),
-    "action": (
-        "ffc_c2d_resnet18", {}, {"classes": CLASSES, "data": VideoDataConfig("set", clip=CLIPS)}, (3, 32, 32)
-    ),
-    "pose": (
-        "pose", {"backbone": "test_resnet"},
-        {"keypoints": COCO_PERSON.as_dict(), "data": PoseDataConfig("set", transform=PERSONS)}, (3, 64, 32),
-    ),
-    "inpainting": (
-        "lama_generator", {"width": 4, "blocks": 1}, {"data": DataConfig("set", transform=IMAGES)},
-        (4, 28, 28),
-    ),
-}  # fmt: skip
-
-
-def metadata(task: str) -> dict[str, Any]:
-    name, arguments, rest, _ = TASKS[task]
-    return {
-        "task": task,
-        "model": {"name": name, "arguments": arguments},
-        **rest,
-        "data": plain(rest["data"]),
-        "metrics": {"epoch": 3, "lr": 0.1, "top1": 50.0},
-    }
-
-
-def outputs(task: str) -> int:
-    return {"pose": 17, "inpainting": 3}.get(task, len(CLASSES))
+METRICS = {"epoch": 3, "lr": 0.1, "top1": 50.0}
+TASKS: dict[str, CheckpointInfo] = {
+    "classification": ImageInfo("test_resnet", {}, CLASSES, IMAGES, metrics=METRICS),
+    "action": ClipInfo("ffc_c2d_resnet18", {}, CLASSES, CLIPS, metrics=METRICS),
+    "pose": PoseInfo("pose", {"backbone": "test_resnet"}, COCO_PERSON, PERSONS, metrics=METRICS),
+    "inpainting": InpaintingInfo("lama_generator", {"width": 4, "blocks": 1}, HOLES, metrics=METRICS),
+}
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_packaged_checkpoint_is_the_network_and_still_a_checkpoint(task: str, tmp_path: Path):
-    name, arguments, _, size = TASKS[task]
-    network = timm.create_model(name, num_classes=outputs(task), **arguments)
-    save_weights(tmp_path / "best.safetensors", network.state_dict(), metadata(task))
+    info = TASKS[task]
+    network = timm.create_model(info.name, num_classes=info.output_size[0], **info.arguments)
+    save_weights(tmp_path / "best.safetensors", network.state_dict(), info.metadata())
     found, about = open_for_hub(tmp_path / "best.safetensors")
     save_pretrained(found, tmp_path / "package", about)
     again = from_pretrained(tmp_path / "package")
-    assert again.pretrained_cfg["input_size"] in (size, list(size))
-    expected = network.state_dict()
-    for twin in (again, load_trained(tmp_path / "package" / "model.safetensors", task=task)[0]):
-        assert all(torch.equal(tensor, expected[key]) for key, tensor in twin.state_dict().items())
+    channels, *_, height, width = info.input_size
+    assert tuple(again.pretrained_cfg["input_size"]) == (channels, height, width)
+    expected, twin = network.state_dict(), load_trained(tmp_path / "package" / "model.safetensors")
+    assert twin.info == info
+    for weights in (again.state_dict(), twin.network.state_dict()):
+        assert all(torch.equal(tensor, expected[key]) for key, tensor in weights.items())
 
 
 def test_classification_tells_classes_and_the_evaluation_transform():
-    about = about_checkpoint(metadata("classification"))
+    about = about_checkpoint(TASKS["classification"])
     assert about.classes == CLASSES
-    assert about.data == "set"
     assert about.preprocessing == {
         "input_size": (3, 28, 28),
         "crop_pct": 0.875,
         "interpolation": "bicubic",
-        "mean": list(IMAGES.mean),
-        "std": list(IMAGES.std),
+        "mean": IMAGES.mean,
+        "std": IMAGES.std,
     }
 
 
 def test_timm_resizes_to_the_short_side_of_the_checkpoint():
     transform = ImageTransformConfig(eval_size=17, eval_short_side=25)  # 17 / (17 / 25) is a bit below 25
-    data = plain(DataConfig("set", transform=transform))
-    about = about_checkpoint({**metadata("classification"), "data": data})
+    about = about_checkpoint(ImageInfo("test_resnet", {}, CLASSES, transform))
     assert timm.data.create_transform(**about.preprocessing).transforms[0].size == 25
 
 
 def test_metrics_are_those_of_the_network():
-    assert about_checkpoint(metadata("pose")).metrics == {"epoch": 3, "top1": 50.0}
+    assert about_checkpoint(TASKS["pose"]).metrics == {"epoch": 3, "top1": 50.0}
 
 
 def test_keypoints_are_the_names_of_the_outputs():
-    assert about_checkpoint(metadata("pose")).classes == COCO_PERSON.names
+    assert about_checkpoint(TASKS["pose"]).classes == COCO_PERSON.names
 
 
 def test_the_multiply_adds_of_a_clip_are_those_of_its_frames():
-    assert about_checkpoint(metadata("action")).frames == 4
+    assert about_checkpoint(TASKS["action"]).frames == 4
 
 
 def test_lamas_checkpoint_is_packaged(tmp_path: Path):

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from ffconv.data.keypoint_sets import COCO_PERSON, KeypointSet
 from ffconv.data.pose_config import PoseDataConfig
-from ffconv.data.pose_transforms import PoseTransformConfig
+from ffconv.data.pose_transforms import PoseTestConfig, PoseTransformConfig
 from ffconv.errors import InputError
+from ffconv.interop.checkpoint_info import PoseInfo
 from ffconv.tasks import task_kind
 from ffconv.tasks.heatmap_loss import heatmap_loss
-from ffconv.tasks.networks import ModelConfig
-from ffconv.tasks.pose import Pose, PoseConfig, PoseEstimator, PoseLossConfig, PoseTestConfig, load_pose
-from ffconv.training.checkpoint import read_weights, save_weights
+from ffconv.tasks.networks import ModelConfig, load_trained
+from ffconv.tasks.pose import Pose, PoseConfig, PoseEstimator, PoseLossConfig
+from ffconv.training.checkpoint import read_metadata, read_safetensors, save_weights
 from ffconv.training.task import Share
 from two_processes import results
 
@@ -221,24 +222,24 @@ def saved(tmp_path: Path) -> tuple[Path, nn.Module]:
 
 def test_a_checkpoint_rebuilds_its_network_and_knows_its_keypoints(saved: tuple[Path, nn.Module]):
     path, model = saved
-    loaded = load_pose(path)
+    loaded = load_trained(path, PoseInfo)
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(loaded.network(images), model(images))
-    assert loaded.keypoint_set == COCO_PERSON
-    assert (loaded.data["transform"]["input_size"], loaded.test["flip"]) == ([64, 64], False)
-    assert loaded.metrics == {"epoch": 3, "AP": 50.0}
+    assert loaded.info.keypoints == COCO_PERSON
+    assert (loaded.info.transform.input_size, loaded.info.test.flip) == ((64, 64), False)
+    assert loaded.info.metrics == {"epoch": 3, "AP": 50.0}
 
 
 def test_metadata_is_json_and_says_nothing_of_this_machine():
     metadata = task().metadata()
     assert json.loads(json.dumps(metadata))["task"] == "pose"
-    assert "workers" not in metadata["data"]
+    assert metadata["data"].keys() == {"transform"}
 
 
 def test_a_checkpoint_of_another_task_is_refused(saved: tuple[Path, nn.Module]):
     path, _ = saved
-    weights, metadata = read_weights(path)
+    weights, metadata = read_safetensors(path), read_metadata(path)
     save_weights(path, weights, metadata | {"task": "classification"})
     with pytest.raises(InputError, match="is a checkpoint of classification, not of pose"):
-        load_pose(path)
+        load_trained(path, PoseInfo)

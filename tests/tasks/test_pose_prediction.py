@@ -7,9 +7,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ffconv.data.keypoint_sets import KeypointSet
-from ffconv.data.pose_transforms import PoseTransformConfig
+from ffconv.data.pose_transforms import PoseTestConfig, PoseTransformConfig
 from ffconv.tasks.person_boxes import PersonBox, Picture
-from ffconv.tasks.pose import PoseEstimator, PoseTestConfig
+from ffconv.tasks.pose import PoseEstimator
 from ffconv.tasks.pose_prediction import FoundPerson, PosePredictor, coco_content
 
 THREE = KeypointSet(("a", "b", "c"), ((0, 1), (1, 2)), (), (0.1,) * 3)

@@ -63,3 +63,15 @@ def test_lines_are_as_wide_as_suits_the_persons_size(size: int, width: int):
         picture.getpixel((x, round(0.75 * size))) for x in range(size)
     ]  # across the edge from head to foot
     assert sum(pixel == ImageColor.getrgb(GREEN) for pixel in row) == pytest.approx(width, abs=1)
+
+
+@pytest.mark.parametrize("lift", [0.0, 20.0])
+def test_a_label_stands_above_the_person_and_inside_the_picture(lift: float):
+    image = Image.new("RGB", (100, 100), GREY)
+    skeleton = Skeleton(POINTS - [0, lift], np.ones(4, bool), "0.87")
+    plain = draw_skeletons(image, [skeleton._replace(label="")], CROSS)
+    changed = (np.asarray(draw_skeletons(image, [skeleton], CROSS)) != np.asarray(plain)).any(axis=2)
+    rows, columns = np.nonzero(changed)
+    assert rows.min() >= 0
+    assert rows.max() < 20  # above the head, or over it at the picture's edge
+    assert (columns.min() + columns.max()) / 2 == pytest.approx(50, abs=3)

@@ -15,11 +15,12 @@ from ffconv.training.checkpoint import (
     PREVIOUS_STATE,
     STATE,
     load_state,
+    read_metadata,
     read_safetensors,
-    read_weights,
     save_state,
     save_weights,
 )
+from hostile.damage import make_special
 
 
 def truncate(path: Path) -> None:
@@ -30,28 +31,28 @@ def test_weights_and_metadata_return_as_they_were(tmp_path: Path):
     weights = {"w": torch.randn(3, 4).t(), "n": torch.tensor(7)}
     metadata = {"model": {"name": "resnet18"}, "classes": ["a", "b"], "metrics": {"top1": 51.5}}
     save_weights(tmp_path / "x.safetensors", weights, metadata)
-    found, said = read_weights(tmp_path / "x.safetensors")
-    assert said == metadata
+    found = read_safetensors(tmp_path / "x.safetensors")
+    assert read_metadata(tmp_path / "x.safetensors") == metadata
     assert found.keys() == weights.keys()
     assert all(torch.equal(found[name], weights[name]) for name in weights)
 
 
 def test_a_missing_checkpoint_is_named(tmp_path: Path):
     with pytest.raises(InputError, match=r"no checkpoint at .*x.safetensors"):
-        read_weights(tmp_path / "x.safetensors")
+        read_safetensors(tmp_path / "x.safetensors")
 
 
 def test_a_truncated_checkpoint_is_refused(tmp_path: Path):
     save_weights(tmp_path / "x.safetensors", {"w": torch.zeros(100)}, {})
     truncate(tmp_path / "x.safetensors")
     with pytest.raises(InputError, match=r"truncated or not a safetensors file"):
-        read_weights(tmp_path / "x.safetensors")
+        read_safetensors(tmp_path / "x.safetensors")
 
 
 def test_weights_of_somebody_else_are_refused_with_the_way_to_use_them(tmp_path: Path):
     save_file({"w": torch.zeros(1)}, tmp_path / "x.safetensors")
     with pytest.raises(InputError, match=r"--model.weights"):
-        read_weights(tmp_path / "x.safetensors")
+        read_metadata(tmp_path / "x.safetensors")
 
 
 def test_a_folder_without_states_has_none(tmp_path: Path):
@@ -105,6 +106,15 @@ def test_a_state_of_other_content_gives_way_to_the_one_before(tmp_path: Path):
         assert load_state(tmp_path) == {"step": 0}
 
 
+@pytest.mark.parametrize("kind", ["a pipe", "a link to a device", "a folder", "a link to nothing"])
+def test_a_state_that_is_no_file_gives_way_to_the_one_before(tmp_path: Path, kind: str):
+    save_state(tmp_path, {"step": 0})
+    (tmp_path / STATE).rename(tmp_path / PREVIOUS_STATE)
+    make_special(tmp_path / STATE, kind)
+    with pytest.warns(UserWarning, match="going on from the checkpoint before"):
+        assert load_state(tmp_path) == {"step": 0}
+
+
 @pytest.mark.parametrize("bit", [0, 7])
 def test_a_flipped_bit_of_a_weight_or_of_the_metadata_is_refused(tmp_path: Path, bit: int):
     path = tmp_path / "x.safetensors"
@@ -115,13 +125,13 @@ def test_a_flipped_bit_of_a_weight_or_of_the_metadata_is_refused(tmp_path: Path,
         content[place] ^= 1 << bit
         path.write_bytes(content)
         with pytest.raises(InputError, match=r"x\.safetensors: .*damaged|x\.safetensors: truncated or not"):
-            read_weights(path)
+            read_safetensors(path)
 
 
 def test_the_check_sum_is_no_part_of_the_metadata(tmp_path: Path):
     path = tmp_path / "x.safetensors"
     save_weights(path, {"w": torch.zeros(2)}, {"sizes": (1, 2), "by": {1: "a", 10: "b", 9: "c"}})
-    assert read_weights(path)[1] == {"sizes": [1, 2], "by": {"1": "a", "10": "b", "9": "c"}}
+    assert read_metadata(path) == {"sizes": [1, 2], "by": {"1": "a", "10": "b", "9": "c"}}
 
 
 def test_weights_without_metadata_have_a_check_sum_too(tmp_path: Path):

@@ -34,6 +34,7 @@ from ffconv.training.config import (
         (LoopConfig, "log_every", 0, "loop.log_every=0"),
         (LoopConfig, "clip_norm", 0.0, "loop.clip_norm=0.0"),
         (LoopConfig, "ema_decay", 1.0, "loop.ema_decay=1.0"),
+        (LoopConfig, "precise_bn_samples", -1, "loop.precise_bn_samples=-1"),
         (CheckpointConfig, "every", -1, "checkpoint.every=-1"),
         (TrainingConfig, "seed", -1, "seed=-1"),
     ],

@@ -55,3 +55,22 @@ def test_a_quantity_with_a_unit_says_so(drawn: list[matplotlib.figure.Figure]):
     assert [axes.get_ylabel() for axes in drawn[0].axes] == [
         "hole_psnr_thin (dB)", "psnr (dB)", "hole_l1 (%)", "ssim",
     ]  # fmt: skip
+
+
+def test_there_is_a_legend_only_where_lines_are_told_apart(drawn: list[matplotlib.figure.Figure]):
+    draw_curves({"run": ROWS})
+    assert [axes.get_legend() is not None for axes in drawn[0].axes] == [False, True, False]
+
+
+def test_percents_lie_between_0_and_100(drawn: list[matplotlib.figure.Figure]):
+    draw_curves({"run": [{"epoch": 1, "top1": 100.0, "AP": 0.0, "hole_l1": 30.0}]})
+    limits = {axes.get_ylabel(): axes.get_ylim() for axes in drawn[0].axes}
+    assert limits == {"top-1 (%)": (0, 100), "AP (%)": (0, 1), "hole_l1 (%)": (0, 31.5)}
+
+
+@pytest.mark.parametrize(("losses", "scale"), [((2.0, 1.5), "linear"), ((40.0, 1.5), "log")])
+def test_losses_of_several_decades_have_a_log_scale(
+    losses: tuple[float, float], scale: str, drawn: list[matplotlib.figure.Figure]
+):
+    draw_curves({"run": [{"epoch": n, "loss": loss} for n, loss in enumerate(losses, start=1)]})
+    assert drawn[0].axes[0].get_yscale() == scale

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import toy_task
 from commands import assert_same_run, state_of
 from ffconv.errors import InputError
-from ffconv.training.checkpoint import read_weights
+from ffconv.training.checkpoint import read_metadata, read_safetensors
 from ffconv.training.loop import Diverged, grouped
 
 
@@ -125,17 +125,54 @@ def test_the_average_follows_weights_and_buffers(tmp_path: Path):
 
 def test_saved_weights_are_the_averaged_ones_where_there_are_some(tmp_path: Path):
     toy_task.run(toy_task.config(tmp_path, loop={"ema_decay": 0.9}))
-    weights, metadata = read_weights(tmp_path / "last.safetensors")
+    weights = read_safetensors(tmp_path / "last.safetensors")
+    metadata = read_metadata(tmp_path / "last.safetensors")
     average = state_of(tmp_path)["average"]
     assert all(torch.equal(weights[name], average[f"module.{name}"]) for name in weights)
     assert {"score", "ema_score"} <= metadata["metrics"].keys()
 
 
+@pytest.mark.parametrize("average", [False, True])
+def test_precise_norms_have_the_statistics_of_the_newest_weights(tmp_path: Path, average: bool):
+    loop = {"precise_bn_samples": 20, "ema_decay": 0.5 if average else None}
+    trainer = toy_task.trainer(toy_task.config(tmp_path, loop=loop))
+    trainer.folder.start(device=torch.device("cpu"), resume=False)
+    trainer.fit()
+    network = trainer.average.module if average else trainer.network  # pyright: ignore
+    _, linear, norm, _ = network.eval()
+    # 20 samples are three batches of 8.
+    batches = list(trainer.task.train_batches(1, 0))[:3]
+    with torch.no_grad():
+        read = torch.stack([linear(batch["x"]) for batch in batches])
+    torch.testing.assert_close(norm.running_mean, read.mean((0, 1)))
+    torch.testing.assert_close(norm.running_var, read.var(1).mean(0))
+
+
+def test_precise_norms_leave_training_as_it_is(tmp_path: Path):
+    rows = [
+        toy_task.run(toy_task.config(tmp_path / str(samples), loop={"precise_bn_samples": samples})).history
+        for samples in (0, 24)
+    ]
+    assert [row["train_loss"] for row in rows[0]] == [row["train_loss"] for row in rows[1]]
+    assert rows[0][0]["score"] != rows[1][0]["score"]
+
+
+def test_a_run_with_precise_norms_goes_on_to_the_same_bits(tmp_path: Path):
+    options = {"loop": {"precise_bn_samples": 20}, "checkpoint": {"every": 2}}
+    toy_task.run(toy_task.config(tmp_path / "whole", **options))
+    config = toy_task.config(tmp_path / "run", resume="auto", **options)
+    for step in (8, 12):  # within an epoch, and while norms are re-estimated
+        with pytest.raises(RuntimeError, match="crash"):
+            toy_task.run(config, at_step=fail_at(step))
+    toy_task.run(config)
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
 def test_best_keeps_the_epoch_with_the_best_main_metric(tmp_path: Path):
     config = toy_task.config(tmp_path, loop={"epochs": 4})
     toy_task.run(config, scores=(1.0, 3.0, 2.0, 3.0))
-    assert read_weights(tmp_path / "best.safetensors")[1]["metrics"]["epoch"] == 2
-    assert read_weights(tmp_path / "last.safetensors")[1]["metrics"]["epoch"] == 4
+    assert read_metadata(tmp_path / "best.safetensors")["metrics"]["epoch"] == 2
+    assert read_metadata(tmp_path / "last.safetensors")["metrics"]["epoch"] == 4
 
 
 EVERYTHING = {

@@ -30,7 +30,7 @@ def draw_receptive_fields(fields: Mapping[str, Mapping[str, Tensor]]) -> bytes:
 
     rows, columns = len(fields), max(map(len, fields.values()))
     figure = new_figure(2.8 * columns + 1.5, 3.4 * rows)
-    grid = figure.subplots(rows, columns, squeeze=False, sharey="row")
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     scale = LogNorm(_FAINTEST, 1)
     for row, (network, layers) in zip(grid, fields.items(), strict=True):
         for axes in row[len(layers) :]:
@@ -39,31 +39,45 @@ def draw_receptive_fields(fields: Mapping[str, Mapping[str, Tensor]]) -> bytes:
             relative = (field / field.max().clamp(min=_NOTHING)).clamp(min=_FAINTEST)
             axes.imshow(relative.cpu().numpy(), norm=scale, cmap="viridis")
             axes.set_title(f"{layer}: half within {half_radius(field):.0f} px", fontsize="medium")
-            axes.set_xlabel("x (px)")
         row[0].set_ylabel(f"{network}\n\ny (px)")
+    _label_lowest(grid, "x (px)")
     figure.colorbar(
         ScalarMappable(scale, "viridis"),
         ax=grid,
         aspect=15 * rows,
         pad=0.01,
-        label="mean |gradient| of the layer's centre / its largest",
+        label="mean |gradient| of the centre unit\n/ its largest value",  # one line is longer than one row
     )
     return png(figure)
 
 
+def _label_lowest(grid: Any, label: str) -> None:
+    """Label the shared horizontal axis below the lowest panel of each column."""
+    for column in grid.T:
+        lowest = [axes for axes in column if axes.get_visible()][-1:]
+        for axes in lowest:
+            axes.set_xlabel(label)
+            axes.xaxis.set_tick_params(labelbottom=True)
+
+
 def draw_spectral_weights(network: str, weights: Sequence[SpectralWeights]) -> bytes:
     """|W| of three Fourier Units, the singular values of all, and how complex-linear they are."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
     figure = new_figure(11, 7.2)
     figure.suptitle(f"Fourier Units of {network}: channel mixing W of the spectrum")
     grid = figure.add_gridspec(2, 6)
     units = [unit for unit in weights if not unit.local]
     shown = list({unit.name: unit for unit in (units[0], units[len(units) // 2], units[-1])}.values())
     width = 6 // len(shown)
-    for index, unit in enumerate(shown):
-        axes = figure.add_subplot(grid[0, index * width : (index + 1) * width])
-        image = axes.imshow(unit.magnitude.cpu().numpy(), cmap="viridis", aspect="auto")
+    largest = max(float(unit.magnitude.max()) for unit in shown)
+    top = [figure.add_subplot(grid[0, place * width : (place + 1) * width]) for place in range(len(shown))]
+    scale = Normalize(0, largest)
+    for axes, unit in zip(top, shown, strict=True):
+        axes.imshow(unit.magnitude.cpu().numpy(), cmap="viridis", aspect="auto", norm=scale)
         axes.set(title=unit.name, xlabel="input channel", ylabel="output channel")
-        figure.colorbar(image, ax=axes, label="|W| of a channel pair")
+    figure.colorbar(ScalarMappable(scale, "viridis"), ax=top, pad=0.01, label="|W| of a channel pair")
     _draw_singular_values(figure.add_subplot(grid[1, :3]), units)
     _draw_complex_shares(figure.add_subplot(grid[1, 3:]), weights)
     return png(figure)
@@ -102,7 +116,7 @@ def _draw_complex_shares(axes: Axes, weights: Sequence[SpectralWeights]) -> None
         if shares:
             axes.plot(range(1, len(shares) + 1), shares, color=colour, marker=marker, label=label)
     axes.axhline(50, color=GREY, linestyle="--", label="random weights")
-    axes.set(title="How much of W multiplies by complex numbers", ylim=(0, 100))
+    axes.set(title="Share of W that multiplies by complex numbers", ylim=(0, 100))
     axes.set(xlabel="unit, from input to output", ylabel="share of energy (%)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
@@ -115,7 +129,8 @@ def draw_feature_spectra(network: str, spectra: Mapping[str, RadialSpectrum]) ->
     rows = -(-len(spectra) // columns)
     figure = new_figure(3.3 * columns + 0.6, 3.2 * rows + 0.5)
     figure.suptitle(f"Output of FFC layers of {network}")
-    grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    grid[0][0].set_xlim(0, 0.5)
     for axes in grid.flat[len(spectra) :]:
         axes.set_visible(False)
     for axes, (layer, spectrum) in zip(grid.flat, spectra.items(), strict=False):
@@ -128,8 +143,9 @@ def draw_feature_spectra(network: str, spectra: Mapping[str, RadialSpectrum]) ->
                 axes.plot(frequency, 10 * power.log10().numpy(), style, color=colour, label=label)
         axes.axhline(0, color=GREY, linewidth=0.8)
         height, width = spectrum.size
-        axes.set(title=f"{layer} ({height} x {width})", xlabel="frequency (cycles / px of the map)")
+        axes.set_title(f"{layer} ({height} x {width})")
         axes.grid(alpha=0.3)
+    _label_lowest(grid, "frequency (cycles / px of the map)")
     for row in grid:
         row[0].set_ylabel("power (dB, 0 is a flat spectrum)")
     grid[0][0].legend(fontsize="small")

@@ -79,28 +79,24 @@ def write_report(reports: Iterable[Report], form: Format, output: Path | None = 
 def print_table(table: Table, file: TextIO | None = None) -> None:
     """Print through rich.
 
-    On a terminal the widest column of words is folded if that makes the table fit. Else, and where there is
-    no terminal, the table is as wide as it must be. Nothing is cut off.
+    On a terminal that is too narrow the widest column of words is folded between words; if that is not
+    enough, the columns are printed in several parts, each with the first column. A word longer than the
+    terminal, such as a path, stays in one piece. Elsewhere the table is as wide as it must be.
     """
     from rich.console import Console
-    from rich.table import Table as RichTable
     from rich.text import Text
 
     table = _printable(table)
     console = Console(file=file or sys.stdout)
-    widths = _widths(table)
-    if console.is_terminal:
-        widths = _fitted(widths, console.width, table.left)
-    if not console.is_terminal or _total(widths) > console.width:
-        console = Console(file=file or sys.stdout, width=_total(widths))
-    drawn = RichTable(box=None, pad_edge=False)
-    for index, (column, width) in enumerate(zip(table.columns, widths, strict=True)):
-        side = "left" if index < table.left else "right"
-        drawn.add_column(Text(column), justify=side, width=width, overflow="fold")
-    for row in table.rows:
-        drawn.add_row(*map(Text, row))
+    widths, parts = _widths(table), [list(range(len(table.columns)))]
+    if console.is_terminal and _total(widths) > console.width:
+        widths = _fitted(table, widths, console.width)
+        parts = _parts(widths, console.width)
     console.print(Text(table.title, style="bold"), soft_wrap=True)
-    console.print(drawn)
+    for number, part in enumerate(parts):
+        if number:
+            console.print()
+        _print_columns(table, part, widths, file)
     for note in table.notes:
         console.print(Text(textwrap.fill(note, _NOTE_WIDTH)), soft_wrap=True)
 
@@ -115,6 +111,24 @@ def _printable(table: Table) -> Table:
     return Table(printable(table.title), escaped(table.columns), rows, escaped(table.notes), table.left)
 
 
+def _print_columns(table: Table, part: Sequence[int], widths: Sequence[int], file: TextIO | None) -> None:
+    from rich.console import Console
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    drawn = RichTable(box=None, pad_edge=False)
+    for index in part:
+        side = "left" if index < table.left else "right"
+        drawn.add_column(Text(table.columns[index]), justify=side, width=widths[index], overflow="fold")
+    for row in table.rows:
+        drawn.add_row(*(Text(row[index]) for index in part))
+    needed = _total([widths[index] for index in part])
+    console = Console(file=file or sys.stdout)
+    if not console.is_terminal or needed > console.width:
+        console = Console(file=file or sys.stdout, width=needed)
+    console.print(drawn)
+
+
 def _widths(table: Table) -> list[int]:
     """Of each column the longest line of its heading and its cells."""
     return [
@@ -127,13 +141,30 @@ def _total(widths: Sequence[int]) -> int:
     return sum(widths) + _BETWEEN * len(widths)
 
 
-def _fitted(widths: list[int], available: int, words: int) -> list[int]:
-    """The widths with that of the widest column of words cut down to what is available, if that is enough."""
-    widest = max(range(words), key=widths.__getitem__)
-    left_over = widths[widest] - max(0, _total(widths) - available)
-    if left_over < min(widths[widest], _NARROWEST):
-        return widths
-    return [left_over if index == widest else width for index, width in enumerate(widths)]
+def _fitted(table: Table, widths: list[int], available: int) -> list[int]:
+    """Return the widths with that of the widest column of words as small as needed, no word being cut."""
+    cells = [(table.columns[index], *(row[index] for row in table.rows)) for index in range(table.left)]
+    longest_word = [max(len(word) for text in column for word in text.split() or [""]) for column in cells]
+    widest = max(range(table.left), key=lambda index: widths[index] - longest_word[index])
+    least = max(min(widths[widest], _NARROWEST), longest_word[widest])
+    wanted = max(least, widths[widest] - max(0, _total(widths) - available))
+    return [wanted if index == widest else width for index, width in enumerate(widths)]
+
+
+def _parts(widths: Sequence[int], available: int) -> list[list[int]]:
+    """Split the columns into parts that fit, each of which begins with the first column.
+
+    A table with one column that does not fit beside the first stays whole.
+    """
+    whole = list(range(len(widths)))
+    if _total(widths) <= available or any(_total([widths[0], width]) > available for width in widths[1:]):
+        return [whole]
+    parts = [[0]]
+    for index in whole[1:]:
+        if _total([widths[one] for one in (*parts[-1], index)]) > available:
+            parts.append([0])
+        parts[-1].append(index)
+    return parts
 
 
 def dump(records: Sequence[Record], form: Literal["csv", "json"]) -> str:

@@ -96,13 +96,13 @@ def _score(variant: Variant, checkpoints: Sequence[Path]) -> Score:
     """What the last epochs of a variant's runs reached, and what its network costs."""
     from ffconv.analysis.complexity import count_complexity
     from ffconv.tasks.ablation import Score
-    from ffconv.tasks.classification import load_classifier
+    from ffconv.tasks.networks import load_trained
 
-    trained = [load_classifier(path) for path in checkpoints]
-    metric = "ema_top1" if "ema_top1" in trained[0].metrics else "top1"
-    side = trained[0].data["transform"]["eval_size"]
-    cost = count_complexity(trained[0].network, (3, side, side)).total()
-    values = [classifier.metrics[metric] for classifier in trained]
+    trained = [load_trained(path) for path in checkpoints]
+    network, info = trained[0]
+    metric = "ema_top1" if "ema_top1" in info.metrics else "top1"
+    cost = count_complexity(network, info.input_size).total()
+    values = [each.info.metrics[metric] for each in trained]
     return Score(variant, cost.parameters, cost.multiply_adds, metric, values)
 
 

@@ -30,13 +30,13 @@ def parse_by_task(parser: CommandParser, argv: Sequence[str], modules: Mapping[s
     Raises:
         InputError: if there is no such checkpoint, or the command has nothing to do with its task.
     """
-    from ffconv.tasks.packages import describe
+    from ffconv.interop.checkpoint_info import task_of_file
 
     word = _first_operand(argv)
     task = next(iter(modules))
     if word is not None:
         path = checkpoint_file(Path(word))
-        task = describe(path).get("task", task)
+        task = task_of_file(path)
         require(task in modules, f"{path} is a checkpoint of {task}, the command takes {', '.join(modules)}")
     parser.add_argument(
         "checkpoint", type=Path, help="a .safetensors checkpoint, a run folder (its best), or a package"

@@ -77,12 +77,11 @@ def _train(recipe: str, variant: str, folder: Path, arguments: Any) -> Any:
 
 def _record(data: str, network: str, folder: Path, history: Rows) -> dict[str, Any]:
     from ffconv.analysis.complexity import count_complexity
-    from ffconv.tasks.classification import load_classifier
+    from ffconv.tasks.networks import load_trained
     from ffconv.training.folder import LAST
 
-    classifier = load_classifier(folder / LAST)
-    side = classifier.data["transform"]["eval_size"]
-    cost = count_complexity(classifier.network, (3, side, side)).total()
+    trained = load_trained(folder / LAST)
+    cost = count_complexity(trained.network, trained.info.input_size).total()
     return {
         "data": data,
         "network": network,
@@ -124,9 +123,12 @@ def _draw(histories: Mapping[tuple[str, str], Rows]) -> bytes:
     colours = dict(zip(_NETWORKS, (BLUE, VERMILLION), strict=True))
     for (data, network), rows in histories.items():
         epochs, top1 = [row["epoch"] for row in rows], [row["top1"] for row in rows]
-        panels[data].plot(epochs, top1, marker="o", color=colours[network], label=f"{network} ResNet")
+        # Not clipped: at 100 % the marker lies on the frame.
+        panels[data].plot(
+            epochs, top1, marker="o", color=colours[network], label=f"{network} ResNet", clip_on=False
+        )
     for data, axes in panels.items():
-        axes.set(title=data, xlabel="epochs done", ylabel="validation top-1 (%)", ylim=(0, 102))
+        axes.set(title=data, xlabel="epochs done", ylabel="validation top-1 (%)", ylim=(0, 100))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend()

@@ -9,12 +9,14 @@ from typing import Any, Literal
 
 from ffconv.cli.checkpoints import add_device, parse_by_task
 from ffconv.cli.parser import CommandParser
+from ffconv.cli.recipes import refuse_commands, take_recipes
 from ffconv.errors import require
 
 HELP = (
     "What a checkpoint is worth: for classes top-1, top-5, accuracy per class and confusion matrix, for"
     " keypoints COCO's AP and AR, for filled holes PSNR and SSIM."
-    " The data options are those of its task: ffconv evaluate CHECKPOINT --help."
+    " Where the data is, is said by --data.path, --data.format or --config; the options are those of the"
+    " checkpoint's task: ffconv evaluate CHECKPOINT --help."
 )
 PARALLEL = True
 
@@ -27,7 +29,14 @@ MODULES = {
 
 
 def parse(parser: CommandParser, argv: Sequence[str]) -> Any:
-    """Keeps apart the options that are given: of the data's and the like the others are the checkpoint's."""
+    """Parse the options; ``given`` holds those that are given, ``recipe`` the fields of ``--config``."""
+    recipe, _, words = take_recipes(argv)
+    refuse_commands(recipe)
+    parser.add_argument(
+        "--config",
+        type=str | None,
+        help="recipe, or config.yaml of a run, whose data section says where the data is",
+    )
     parser.add_argument(
         "--weights", type=Literal["best", "last"], default="best", help="which of a run folder"
     )
@@ -39,8 +48,9 @@ def parse(parser: CommandParser, argv: Sequence[str]) -> Any:
     add_device(parser)
     parser.add_argument("--limit", type=int | None, default=None, help="no more than this many samples")
     parser.add_argument("--output", type=Path | None, default=None, help="folder of what is written")
-    arguments = parse_by_task(parser, argv, MODULES)
-    arguments.given = parser.parse_args(argv, defaults=False).as_dict()
+    arguments = parse_by_task(parser, words, MODULES)
+    arguments.given = parser.parse_args(words, defaults=False).as_dict()
+    arguments.recipe = recipe
     return arguments
 
 

@@ -25,20 +25,26 @@ def add_arguments(parser: CommandParser, task: str) -> None:
 
 def run(arguments: Any) -> int:
     """Prints the scores and writes their tables."""
+    from ffconv.interop.checkpoint_info import ClipInfo, ImageInfo
     from ffconv.tasks import task_kind
-    from ffconv.tasks.classification import load_classifier
+    from ffconv.tasks.networks import load_trained
+    from ffconv.training.config import plain
 
-    classifier = load_classifier(
-        checkpoint_file(arguments.checkpoint, arguments.weights), task=arguments.task
-    )
-    data = section_of(arguments, _data_config(arguments.task), classifier.data, section="data")
+    path = checkpoint_file(arguments.checkpoint, arguments.weights)
+    if arguments.task == "action":
+        network, info = load_trained(path, ClipInfo)
+        prepared = {"clip": plain(info.clip), "test": plain(info.views)}
+    else:
+        network, info = load_trained(path, ImageInfo)
+        prepared = {"transform": plain(info.transform)}
+    data = section_of(arguments, _data_config(arguments.task), prepared, section="data")
     kind = task_kind(arguments.task)
     config = kind.config(data=data, limit=arguments.limit)
     return evaluate(
         arguments,
-        classifier.network,
+        network,
         config,
-        lambda share: kind.task(config, share, classes=classifier.classes),
+        lambda share: kind.task(config, share, classes=info.classes),
         lambda task, network: task.scores(network, arguments.split),
         report=partial(_report, sample=_SAMPLES[arguments.task]),
     )
@@ -51,12 +57,14 @@ def _data_config(task: str) -> Any:
 
 
 def _report(found: Evaluated, sample: str) -> None:
+    from ffconv.cli.likeliest import class_titles
     from ffconv.metrics.classification import write_per_class
     from ffconv.tasks.confusion import draw_confusion
 
     scores: ClassificationScores = found.scores
     write_per_class(scores, found.output / "per_class.csv")
-    write_atomically(found.output / "confusion.png", draw_confusion(scores))
+    titles = class_titles([score.name for score in scores.per_class])
+    write_atomically(found.output / "confusion.png", draw_confusion(scores, titles))
     found.write_scores({f"{sample}s": scores.samples, **scores.as_dict()})
     top5 = f"  top-5 {scores.top5:.3f} %" if "top5" in scores.as_dict() else ""
     say(

@@ -29,12 +29,17 @@ def run(arguments: Any) -> int:
     """Prints the scores, writes them and a picture of the first images."""
     from ffconv.data.config import DataConfig
     from ffconv.data.masks import MaskConfig
-    from ffconv.tasks.inpainting import Inpainting, InpaintingConfig, load_inpainter
+    from ffconv.interop.checkpoint_info import InpaintingInfo
+    from ffconv.tasks.inpainting import Inpainting, InpaintingConfig
+    from ffconv.tasks.networks import load_trained
+    from ffconv.training.config import plain
 
-    trained = load_inpainter(checkpoint_file(arguments.checkpoint, arguments.weights))
+    path = checkpoint_file(arguments.checkpoint, arguments.weights)
+    trained, info = load_trained(path, InpaintingInfo)
+    prepared = {"transform": plain(info.transform)}
     config = InpaintingConfig(
-        data=section_of(arguments, DataConfig, trained.data, section="data"),
-        masks=section_of(arguments, MaskConfig, trained.masks, section="masks"),
+        data=section_of(arguments, DataConfig, prepared, section="data"),
+        masks=section_of(arguments, MaskConfig, plain(info.masks), section="masks"),
         limit=arguments.limit,
     )
 
@@ -42,7 +47,7 @@ def run(arguments: Any) -> int:
         return task.scores(network, arguments.split), task.pictures(network, arguments.split)
 
     make_task = partial(Inpainting, config)
-    return evaluate(arguments, trained.network, config, make_task, score, report=_report)
+    return evaluate(arguments, trained, config, make_task, score, report=_report)
 
 
 def _report(found: Evaluated) -> None:

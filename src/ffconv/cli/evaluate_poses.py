@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: CommandParser, task: str) -> None:
     """The options of the data and of the evaluation."""
     from ffconv.data.pose_config import PoseDataConfig
-    from ffconv.tasks.pose import PoseTestConfig
+    from ffconv.data.pose_transforms import PoseTestConfig
 
     parser.add_class_arguments(PoseDataConfig, "data")
     parser.add_class_arguments(PoseTestConfig, "test")
@@ -25,19 +25,24 @@ def add_arguments(parser: CommandParser, task: str) -> None:
 def run(arguments: Any) -> int:
     """Prints the scores and writes them with the keypoints."""
     from ffconv.data.pose_config import PoseDataConfig
-    from ffconv.tasks.pose import Pose, PoseConfig, PoseTestConfig, load_pose
+    from ffconv.data.pose_transforms import PoseTestConfig
+    from ffconv.interop.checkpoint_info import PoseInfo
+    from ffconv.tasks.networks import load_trained
+    from ffconv.tasks.pose import Pose, PoseConfig
+    from ffconv.training.config import plain
 
-    trained = load_pose(checkpoint_file(arguments.checkpoint, arguments.weights))
+    network, info = load_trained(checkpoint_file(arguments.checkpoint, arguments.weights), PoseInfo)
+    prepared = {"transform": plain(info.transform)}
     config = PoseConfig(
-        data=section_of(arguments, PoseDataConfig, trained.data, section="data"),
-        test=section_of(arguments, PoseTestConfig, trained.test, section="test"),
+        data=section_of(arguments, PoseDataConfig, prepared, section="data"),
+        test=section_of(arguments, PoseTestConfig, plain(info.test), section="test"),
         limit=arguments.limit,
     )
     return evaluate(
         arguments,
-        trained.network,
+        network,
         config,
-        lambda share: Pose(config, share, keypoints=trained.keypoint_set),
+        lambda share: Pose(config, share, keypoints=info.keypoints),
         lambda task, network: (task.scores(network, arguments.split), task.left_out(arguments.split)),
         report=_report,
     )

@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 _SCORES = "scores.json"
 _EVALUATION = "evaluation"
 _SECTIONS = ("data", "masks", "test", "limit")
-_FREE = ("workers", "verify", "on_error")  # options that change no score
-_OTHER_DATA = frozenset({"path", "format", "train", "val", "train_annotations", "val_annotations"})
+_FREE = ("workers", "verify", "on_error", "allow_commands")  # options that change no score
 
 
 @dataclass(frozen=True)
@@ -58,8 +57,15 @@ class Evaluated:
 
 
 def section_of(arguments: Any, kind: type[Any], trained: Mapping[str, Any], *, section: str) -> Any:
-    """A section of the configuration: the options that are given, the others as the checkpoint has them."""
-    return from_plain(kind, merged(trained, arguments.given.get(section, {})), section=section)
+    """Return a section of the configuration: the options that are given over what the checkpoint says.
+
+    Where data is and how it is read is the user's to say. Of a recipe its data section is taken, but how
+    inputs are prepared is the checkpoint's.
+    """
+    recipe = arguments.recipe.get(section) if section == "data" else None
+    where = {name: value for name, value in (recipe or {}).items() if name not in trained}
+    given = merged(where, arguments.given.get(section, {}))
+    return from_plain(kind, merged(trained, given), section=section)
 
 
 def evaluate(
@@ -119,11 +125,9 @@ def _evaluation(arguments: Any, path: Path, config: Any) -> dict[str, Any]:
 
 
 def _folder_name(arguments: Any, path: Path, config: Any) -> str:
-    """Return the default name of the output: checkpoint and split, and data set and limit that are given."""
-    name = f"{path.stem}-{arguments.split}"
-    if _OTHER_DATA & arguments.given.get("data", {}).keys():
-        data = Path(config.data.path).name or config.data.format
-        name += f"-{re.sub(r'[^A-Za-z0-9_.-]+', '_', data)}"
+    """Return the default name of the output: checkpoint, split, data set, and the limit that is given."""
+    data = Path(config.data.path).name or config.data.format
+    name = f"{path.stem}-{arguments.split}-{re.sub(r'[^A-Za-z0-9_.-]+', '_', data)}"
     return name if arguments.limit is None else f"{name}-{arguments.limit}"
 
 

@@ -47,4 +47,6 @@ def run(arguments: Namespace) -> None:
         network = ffconv.fuse(network)
     images = torch.randn(arguments.batch_size, 3, arguments.size, arguments.size, device=arguments.device)
     with torch.set_grad_enabled(training):
-        say(str(ffconv.explain(network, images)))
+        explanations = ffconv.explain(network, images)
+    for line in str(explanations).splitlines():
+        say(line)

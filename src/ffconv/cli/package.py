@@ -29,6 +29,9 @@ def add_arguments(parser: CommandParser) -> None:
     parser.add_argument(
         "--weights", type=Literal["best", "last"], default="best", help="which of a run folder"
     )
+    parser.add_argument(
+        "--data", type=str, default="", help="what the network was trained on, as the model card calls it"
+    )
     parser.add_argument("--license", type=str, default="apache-2.0", help="of the weights")
     parser.add_argument(
         "--push", type=str | None, default=None, help="repository of the Hub to upload to, as in user/name"
@@ -46,7 +49,7 @@ def run(arguments: Any) -> None:
     path, folder = checkpoint_file(arguments.checkpoint, arguments.weights), arguments.folder
     require(path.resolve().parent != folder.resolve(), f"{folder} holds the checkpoint: choose another")
     network, about = open_for_hub(path)
-    about = dataclasses.replace(about, license=arguments.license)
+    about = dataclasses.replace(about, license=arguments.license, data=arguments.data)
     save_pretrained(network, folder, about, name=arguments.push)
     say(f"{folder} holds the package: ffconv.from_pretrained({str(folder)!r}) reads it")
     if arguments.push:

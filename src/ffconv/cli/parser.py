@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -29,12 +29,25 @@ class CommandParser(ArgumentParser):
             InputError: for an unknown option, with the nearest known one, or a wrong value.
         """
         try:
-            return super().parse_args(args, *rest, **options)
+            return self._without_nulls(super().parse_args(args, *rest, **options))
         except argparse.ArgumentError as error:
             message = " ".join(str(error).split())
             unknown = _UNKNOWN_OPTION.search(message)
             hint = did_you_mean(unknown[1], self.option_names()) if unknown else ""
             raise InputError(f"{message}{hint}") from error
+
+    def parse_object(self, *args: Any, **options: Any) -> Namespace:
+        """Parse nested values; raises as jsonargparse does, and `InputError` for a null that is none."""
+        return self._without_nulls(super().parse_object(*args, **options))
+
+    def _without_nulls(self, parsed: Namespace) -> Namespace:
+        """Refuse a null where the type has none, which jsonargparse takes for an option that is not given."""
+        for action in self._actions:
+            kind, name = getattr(action, "_typehint", None), action.dest
+            optional = kind in (None, Any) or type(None) in get_args(kind) or action.default is None
+            if not optional and name in parsed and parsed[name] is None:
+                raise InputError(f"{name} must not be null")
+        return parsed
 
     def option_names(self) -> list[str]:
         """Full names of all options, as in ``optim.lr``."""

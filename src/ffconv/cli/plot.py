@@ -147,11 +147,12 @@ def _network(text: str, images: Tensor, seed: int) -> tuple[str, nn.Module]:
 
     from ffconv.analysis.networks import NetworkSpec, takes_clips
     from ffconv.analysis.watching import calibrate_norms
-    from ffconv.tasks.classification import load_classifier
+    from ffconv.interop.checkpoint_info import ImageInfo
+    from ffconv.tasks.networks import load_trained
 
     path = Path(text)
     if path.exists():
-        return path.stem, load_classifier(checkpoint_file(path)).network
+        return path.stem, load_trained(checkpoint_file(path), ImageInfo).network
     spec = NetworkSpec.parse(text)
     torch.manual_seed(seed)
     network = spec.build()

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from ffconv.cli.checkpoints import add_device, checkpoint_file
 from ffconv.cli.likeliest import likeliest
 from ffconv.cli.main import INPUT_ERROR
-from ffconv.cli.parser import CommandParser, from_plain
+from ffconv.cli.parser import CommandParser
 from ffconv.cli.progress import shown
 from ffconv.errors import require
 from ffconv.files import make_folder, output_names
 from ffconv.wording import say
 
 if TYPE_CHECKING:
-    from ffconv.data.video_config import VideoDataConfig
+    from ffconv.data.videos import Decoder
 
 
 def add_arguments(parser: CommandParser, task: str) -> None:
@@ -28,6 +28,12 @@ def add_arguments(parser: CommandParser, task: str) -> None:
     parser.add_argument("--crops", type=Literal[1, 3, 10], default=3, help="of each clip")
     parser.add_argument("--batch_size", type=int, default=8, help="views on the device at a time")
     parser.add_argument("--workers", type=int, default=0, help="processes that read videos")
+    parser.add_argument(
+        "--decoder",
+        type=Literal["pyav", "torchcodec"],
+        default="pyav",
+        help="what decodes videos; torchcodec where it is installed",
+    )
     add_device(parser)
     parser.add_argument("--format", type=Literal["table", "json"], default="table", help="how to print")
     parser.add_argument(
@@ -46,37 +52,36 @@ def run(arguments: Any) -> int:
     from ffconv.data.clips import PrepareViews
     from ffconv.data.loading import LoaderSpec, eval_batches
     from ffconv.data.media import MediaFiles
-    from ffconv.data.video_config import VideoDataConfig
     from ffconv.data.videos import VIDEOS
-    from ffconv.tasks.classification import load_classifier
+    from ffconv.interop.checkpoint_info import ClipInfo
     from ffconv.tasks.multi_view import scored_videos
+    from ffconv.tasks.networks import load_trained
     from ffconv.training.config import LoopConfig
     from ffconv.training.processes import share_of, start_accelerator
 
     for name in ("top", "batch_size"):
         require(getattr(arguments, name) > 0, f"{name}={getattr(arguments, name)} must be at least 1")
     views = ViewsConfig(arguments.clips, arguments.crops)
-    classifier = load_classifier(checkpoint_file(arguments.checkpoint), task="action")
-    data: VideoDataConfig = from_plain(VideoDataConfig, classifier.data, section="data")
+    network, info = load_trained(checkpoint_file(arguments.checkpoint), ClipInfo)
     files = MediaFiles(arguments.videos, VIDEOS)
     targets = None if arguments.output is None else _targets(files.files, arguments.videos, arguments.output)
-    prepare = PrepareViews(data.clip, views.clips, data.decoder)
+    prepare = PrepareViews(info.clip, views.clips, arguments.decoder)
     batches = eval_batches(files, prepare, spec=LoaderSpec(1, workers=arguments.workers, on_error="skip"))
     accelerator = start_accelerator(LoopConfig(device=arguments.device))
-    network = classifier.network.to(accelerator.device)
+    network = network.to(accelerator.device)
     records = []
     with torch.no_grad():
         share = share_of(accelerator, arguments.batch_size)
-        scored = scored_videos(network, batches, data.clip, views=views, share=share)
+        scored = scored_videos(network, batches, info.clip, views=views, share=share)
         for video in shown(scored, "predicting", total=len(files)):
             named = [
-                likeliest(scores, classifier.classes, top=arguments.top)
+                likeliest(scores, info.classes, top=arguments.top)
                 for scores in (video.scores, *video.clip_scores)
             ]
             records.append(_record(files.files[video.index], named, video.spans.tolist()))
     _print(records, arguments.format)
     if targets is not None:
-        _draw(records, targets, data)
+        _draw(records, targets, arguments.decoder)
     for sample in batches.skipped:
         say(f"ffconv: {sample.name}: {sample.reason}", file=sys.stderr)
     return INPUT_ERROR if batches.skipped else 0
@@ -131,7 +136,7 @@ def _targets(files: Sequence[Path], videos: Path, output: Path) -> dict[str, Pat
     return targets
 
 
-def _draw(records: Sequence[dict[str, Any]], targets: Mapping[str, Path], data: VideoDataConfig) -> None:
+def _draw(records: Sequence[dict[str, Any]], targets: Mapping[str, Path], decoder: Decoder) -> None:
     """Write each video with its label, and that of the clip nearest to the moment, drawn on it."""
     from ffconv.data.samples import UnreadableSample
     from ffconv.data.video_writing import video_writer, with_caption
@@ -143,7 +148,7 @@ def _draw(records: Sequence[dict[str, Any]], targets: Mapping[str, Path], data: 
         make_folder(target.parent)
         try:
             video = VideoFile(str(file), file)
-            with video.open(data.decoder) as opened, video_writer(target, opened.rate) as writer:
+            with video.open(decoder) as opened, video_writer(target, opened.rate) as writer:
                 for seconds, picture in opened.frames():
                     writer.write(with_caption(picture, _caption(record, seconds)), seconds)
         except UnreadableSample as error:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ffconv.cli.checkpoints import add_device, checkpoint_file
 from ffconv.cli.likeliest import likeliest
 from ffconv.cli.main import INPUT_ERROR
-from ffconv.cli.parser import CommandParser, from_plain
+from ffconv.cli.parser import CommandParser
 from ffconv.cli.progress import shown
 from ffconv.errors import require
 from ffconv.wording import say
@@ -18,7 +18,8 @@ from ffconv.wording import say
 if TYPE_CHECKING:
     import torch
 
-    from ffconv.tasks.classification import Classifier
+    from ffconv.interop.checkpoint_info import ImageInfo
+    from ffconv.tasks.networks import Trained
     from ffconv.training.task import Batch
 
 
@@ -36,22 +37,22 @@ def run(arguments: Any) -> int:
     """Prints the predictions; returns 2 if some image could not be read, after those of the others."""
     from ffconv.data.images import ImageFiles
     from ffconv.data.loading import LoaderSpec, eval_batches
-    from ffconv.data.transforms import ImageTransformConfig, PrepareImage, eval_transform
-    from ffconv.tasks.classification import load_classifier
+    from ffconv.data.transforms import PrepareImage, eval_transform
+    from ffconv.interop.checkpoint_info import ImageInfo
+    from ffconv.tasks.networks import load_trained
     from ffconv.training.config import LoopConfig
     from ffconv.training.processes import start_accelerator
 
     require(arguments.top > 0, f"top={arguments.top} must be at least 1")
-    classifier = load_classifier(checkpoint_file(arguments.checkpoint))
+    trained = load_trained(checkpoint_file(arguments.checkpoint), ImageInfo)
     files = ImageFiles(arguments.images)
-    transform = from_plain(ImageTransformConfig, classifier.data["transform"], section="data.transform")
     spec = LoaderSpec(batch_size=arguments.batch_size, workers=arguments.workers, on_error="skip")
-    batches = eval_batches(files, PrepareImage(eval_transform(transform)), spec=spec)
+    batches = eval_batches(files, PrepareImage(eval_transform(trained.info.transform)), spec=spec)
     device = start_accelerator(LoopConfig(device=arguments.device)).device
     records = [
         {"image": str(files.files[index]), "predictions": predictions}
         for index, predictions in _predict(
-            classifier,
+            trained,
             shown(batches, "predicting", total=len(batches)),
             top=arguments.top,
             device=device,
@@ -64,17 +65,17 @@ def run(arguments: Any) -> int:
 
 
 def _predict(
-    classifier: Classifier, batches: Iterable[Batch], *, top: int, device: torch.device
+    trained: Trained[ImageInfo], batches: Iterable[Batch], *, top: int, device: torch.device
 ) -> Iterator[tuple[int, list[dict[str, Any]]]]:
     """For each image its index and its most likely classes, the likeliest first."""
     import torch
 
-    network = classifier.network.to(device)
+    network = trained.network.to(device)
     for batch in batches:
         with torch.no_grad():
             chances = network(batch["image"].to(device)).float().softmax(1).cpu()
         for index, own in zip(batch["index"], chances, strict=True):
-            yield int(index), likeliest(own, classifier.classes, top=top)
+            yield int(index), likeliest(own, trained.info.classes, top=top)
 
 
 def _print(records: list[dict[str, Any]], form: str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ffconv.cli.checkpoints import add_device, checkpoint_file
 from ffconv.cli.main import INPUT_ERROR
-from ffconv.cli.parser import CommandParser, from_plain
+from ffconv.cli.parser import CommandParser
 from ffconv.cli.progress import shown
 from ffconv.errors import require
 from ffconv.files import make_folder, output_names, write_atomically
@@ -75,19 +75,19 @@ def run(arguments: Any) -> int:
 
 
 def _predictor(arguments: Any) -> PosePredictor:
-    from ffconv.data.pose_transforms import PoseTransformConfig
-    from ffconv.tasks.pose import PoseEstimator, PoseTestConfig, load_pose
+    from ffconv.interop.checkpoint_info import PoseInfo
+    from ffconv.tasks.networks import load_trained
+    from ffconv.tasks.pose import PoseEstimator
     from ffconv.tasks.pose_prediction import PosePredictor
     from ffconv.training.config import LoopConfig
     from ffconv.training.processes import start_accelerator
 
-    trained = load_pose(checkpoint_file(arguments.checkpoint))
-    transform = from_plain(PoseTransformConfig, trained.data["transform"], section="data.transform")
-    test = from_plain(PoseTestConfig, trained.test, section="test")
+    network, info = load_trained(checkpoint_file(arguments.checkpoint), PoseInfo)
+    test = info.test
     if arguments.flip is not None:
         test = dataclasses.replace(test, flip=arguments.flip)
     device = start_accelerator(LoopConfig(device=arguments.device)).device
-    estimator = PoseEstimator(trained.network.to(device), trained.keypoint_set, transform, test)
+    estimator = PoseEstimator(network.to(device), info.keypoints, info.transform, test)
     return PosePredictor(
         estimator, device, batch_size=arguments.batch_size, shown=arguments.keypoint_threshold
     )

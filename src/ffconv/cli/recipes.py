@@ -92,12 +92,24 @@ def take_recipes(argv: Sequence[str]) -> tuple[dict[str, Any], str | None, list[
     return fields, Path(found.config[-1]).stem if found.config else None, rest
 
 
+def refuse_commands(recipe: Mapping[str, Any]) -> None:
+    """Refuse a recipe that allows itself to run commands: recipes are passed on, and often unread.
+
+    Raises:
+        InputError: naming the option that allows it.
+    """
+    data = recipe.get("data")
+    if isinstance(data, Mapping) and data.get("allow_commands"):
+        raise InputError("a recipe must not set data.allow_commands: give --data.allow_commands true")
+
+
 def parse_over_recipe(parser: CommandParser, recipe: Mapping[str, Any], argv: Sequence[str]) -> Any:
     """Parses the words of a command line over a recipe's fields, and makes the sections' dataclasses.
 
     Raises:
         InputError: for an unknown field or option, with the nearest name, or a wrong value.
     """
+    refuse_commands(recipe)
     known = parser.option_names()
     for name in _leaves(recipe):
         if not any(name == option or name.startswith(f"{option}.") for option in known):

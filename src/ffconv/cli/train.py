@@ -68,6 +68,7 @@ def train(task: str, training: TrainingConfig, config: Any, *, later_runs: int =
     from ffconv.training.run import train_run
 
     record = {"task": task, **plain(training), **plain(config)}
+    record["data"].pop("allow_commands", None)  # said anew at each start
     return train_run(
         lambda share: task_kind(task).task(config, share), training, record=record, later_runs=later_runs
     )

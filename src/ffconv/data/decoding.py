@@ -15,9 +15,6 @@ from ffconv.data.samples import UnreadableSample
 from ffconv.errors import InputError
 from ffconv.files import read_file, require_regular
 
-#: Size up to which an encoded sample is read into memory.
-MAX_FILE_BYTES = 2**31
-
 Result = TypeVar("Result")
 
 #: Pillow knows more, some of which run other programs (EPS) or hold no picture.
@@ -61,7 +58,7 @@ def read_bytes(path: Path) -> bytes:
         UnreadableSample: If the file is missing, may not be read, is not a regular one, or above 2 GiB.
     """
     try:
-        return read_file(path, limit=MAX_FILE_BYTES)
+        return read_file(path)
     except InputError as error:
         raise UnreadableSample(str(path), str(error).removeprefix(f"{path}: ")) from error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from ffconv.errors import InputError, require
@@ -62,16 +62,6 @@ class KeypointSet:
             order[one], order[other] = other, one
         return tuple(order)
 
-    def as_dict(self) -> dict[str, Any]:
-        """What JSON can hold and `from_dict` reads."""
-        return asdict(self)
-
-    @staticmethod
-    def from_dict(content: dict[str, Any]) -> KeypointSet:
-        """The inverse of `as_dict`, also after JSON made lists of the tuples."""
-        skeleton, pairs = (tuple((a, b) for a, b in content[key]) for key in ("skeleton", "flip_pairs"))
-        return KeypointSet(tuple(content["names"]), skeleton, pairs, tuple(content["sigmas"]))
-
 
 @dataclass(frozen=True)
 class KeypointConfig:
@@ -123,8 +113,8 @@ def keypoint_set_of(category: dict[str, Any], config: KeypointConfig, where: str
     Raises:
         InputError: for a description that contradicts itself.
     """
-    names = tuple(str(name) for name in config.names or category.get("keypoints") or ())
     try:
+        names = tuple(str(name) for name in config.names or category.get("keypoints") or ())
         skeleton = tuple((int(one) - 1, int(other) - 1) for one, other in category.get("skeleton") or ())
         sigmas = tuple(float(sigma) for sigma in config.sigmas or category.get("sigmas") or _sigmas(names))
         return KeypointSet(

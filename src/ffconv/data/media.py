@@ -165,7 +165,7 @@ def files_below(folder: Path | str, media: Media, above: tuple[str, ...] = ()) -
         for entry in entries:
             if _hidden(entry):
                 continue
-            if entry.is_dir():
+            if _is_folder(entry):
                 yield from files_below(entry.path, media, (*above, real))
             elif entry.name.lower().endswith(media.extensions):
                 yield entry.path
@@ -180,10 +180,17 @@ def _existing_folder(path: str | Path) -> Path:
     return path
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself: an unreadable file
+        return False
+
+
 def _hidden(entry: os.DirEntry[str]) -> bool:
     return entry.name.startswith(".")
 
 
 def _class_folders(path: Path) -> Iterator[str]:
     with os.scandir(path) as entries:
-        yield from (entry.name for entry in entries if entry.is_dir() and not _hidden(entry))
+        yield from (entry.name for entry in entries if _is_folder(entry) and not _hidden(entry))

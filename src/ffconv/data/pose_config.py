@@ -86,7 +86,10 @@ def open_persons(config: PoseDataConfig, split: Split) -> PersonSamples:
     if config.format == "figures":
         return Figures(split)
     if not config.path:
-        raise InputError("path is not given: set data.path, or data.format to figures")
+        raise InputError(
+            "data.path is not given: say where the data is by --data.path FOLDER or by a recipe"
+            " (--config), or take the embedded set by --data.format figures"
+        )
     root = Path(config.path)
     folder = root / (config.train if split == "train" else config.val)
     given = config.train_annotations if split == "train" else config.val_annotations

@@ -84,6 +84,26 @@ class PoseTransformConfig:
 
 
 @dataclass(frozen=True)
+class PoseTestConfig:
+    """How heatmaps are made in evaluation and prediction.
+
+    Args:
+        flip: Average them with those of the mirrored image.
+        flip_shift: Pixels the mirrored heatmaps are shifted to the right before; null takes what the codec
+            needs: 1 for protocol, 0 for unbiased.
+    """
+
+    flip: bool = True
+    flip_shift: int | None = None
+
+    def __post_init__(self) -> None:
+        require(
+            self.flip_shift is None or self.flip_shift >= 0,
+            f"test.flip_shift={self.flip_shift} must not be negative",
+        )
+
+
+@dataclass(frozen=True)
 class Crop:
     """A rectangle of an image that becomes the network's input.
 

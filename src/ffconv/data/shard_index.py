@@ -13,8 +13,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from urllib.parse import urlparse
 
 from ffconv.errors import InputError, require
+from ffconv.files import MAX_FILE_BYTES, read_file
 from ffconv.wording import counted
 
 INDEX_NAME = "shards.json"
@@ -97,18 +99,21 @@ class ShardIndex:
         )
 
 
-def read_index(location: str) -> ShardIndex:
-    """An index from a path, or from whatever webdataset opens.
+def read_index(location: str, *, allow_commands: bool = False) -> ShardIndex:
+    """Return an index from a path, or from whatever webdataset opens.
 
     Raises:
-        InputError: where there is none.
+        InputError: where there is none, or a command would run that is not allowed.
     """
+    require_allowed(location, allow_commands)
     require_webdataset()
+    if not is_remote(location):
+        return ShardIndex.parse(read_file(Path(location)), location)
     from webdataset.gopen import gopen
 
     try:
         with gopen(location) as stream:
-            content = stream.read()
+            content = stream.read(MAX_FILE_BYTES)
     except OSError as error:
         reason = error.strerror or "no answer"
         raise InputError(f"{location}: the shards' index cannot be read ({reason})") from error
@@ -134,8 +139,26 @@ def expand_shards(notation: str) -> list[str]:
 
 
 def is_remote(notation: str) -> bool:
-    """Whether shards can only be read as a stream: a command or a URL."""
-    return notation.startswith("pipe:") or "://" in notation
+    """Return True if shards can only be read as a stream: a command or a URL."""
+    return is_command(notation) or "://" in notation
+
+
+def is_command(url: str) -> bool:
+    """Return True if webdataset opens this by running a command of a shell."""
+    return urlparse(url).scheme == "pipe"  # as webdataset decides it: whatever the case, blanks in front
+
+
+def require_allowed(url: str, allow_commands: bool) -> None:
+    """Refuse a command unless commands are allowed.
+
+    Raises:
+        InputError: naming the option that allows them.
+    """
+    require(
+        allow_commands or not is_command(url),
+        f"{url!r} would run a command: where it comes from someone you trust, allow it by"
+        " --data.allow_commands true",
+    )
 
 
 def require_webdataset() -> None:

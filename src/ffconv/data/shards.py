@@ -17,19 +17,19 @@ from typing import Any, Self
 
 import numpy as np
 
-from ffconv.data.decoding import MAX_FILE_BYTES
 from ffconv.data.images import IMAGES
 from ffconv.data.media import Media
 from ffconv.data.samples import EncodedSample, UnreadableSample
 from ffconv.data.shard_index import INDEX_NAME, Shard, ShardIndex, read_index, require_webdataset
 from ffconv.errors import InputError, require
-from ffconv.files import read_file
+from ffconv.files import MAX_FILE_BYTES, read_file
 from ffconv.wording import counted
 
 ENTRIES_NAME = "samples.npy"
 ENTRY = np.dtype([("shard", "<i4"), ("label", "<i4"), ("offset", "<i8"), ("size", "<i8")])
 
 _MAX_ATTRIBUTES = 2**20  # bytes of a header's long name and the like
+_MAX_PADDING = 2**24  # bytes of zeros; the largest records that tapes have are smaller
 _MAX_DIGITS = 9  # of a label
 _META = re.compile(r"__[^/]*__($|/)")  # names that webdataset keeps for itself
 
@@ -178,9 +178,11 @@ def tar_members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
                 raise ReadError(f"{member.name} has {member.size} bytes, or is stored with holes")
             yield member
         tar.members = []  # pyright: ignore[reportAttributeAccessIssue]  else it keeps all headers
+    padding = 0
     while block := tar.fileobj.read(2**16):  # pyright: ignore[reportOptionalMemberAccess]
-        if any(block):
-            raise ReadError("data after the mark of its end: joined or damaged")
+        padding += len(block)
+        if any(block) or padding > _MAX_PADDING:
+            raise ReadError("more than padding after the mark of its end: joined or damaged")
 
 
 def file_and_label(fields: Mapping[str, Any], name: str, media: Media) -> tuple[Any, Any]:

@@ -32,7 +32,7 @@ from ffconv.data.images import IMAGES
 from ffconv.data.media import Media
 from ffconv.data.samples import Prepare, SkippedSample, UnreadableSample
 from ffconv.data.seeding import borrowed_randomness, derive_seed, permutation
-from ffconv.data.shard_index import ShardIndex, is_remote, require_webdataset
+from ffconv.data.shard_index import ShardIndex, is_remote, require_allowed, require_webdataset
 from ffconv.data.shards import StrictTarInfo, file_and_label, parse_label, tar_members
 from ffconv.errors import InputError
 from ffconv.files import require_regular
@@ -56,9 +56,11 @@ class ShardStream:
         index: the class names, and the shards' numbers of samples, in the order of ``urls``.
         shuffle_buffer: undecoded samples a worker holds to shuffle among; 0 keeps the shards' order.
         media: what the shards hold.
+        allow_commands: whether ``pipe:command`` may run.
 
     Raises:
-        InputError: where the index does not fit the shards, or webdataset is not installed.
+        InputError: where the index does not fit the shards, webdataset is not installed, or a command is not
+            allowed.
     """
 
     def __init__(
@@ -67,8 +69,12 @@ class ShardStream:
         index: ShardIndex,
         shuffle_buffer: int = 1000,
         media: Media = IMAGES,
+        *,
+        allow_commands: bool = False,
     ) -> None:
         require_webdataset()
+        for url in urls:
+            require_allowed(url, allow_commands)
         if len(urls) != len(index.shards):
             raise InputError(
                 f"{urls[0]}: {counted(len(urls), 'shard')}, but the index lists {len(index.shards)}"

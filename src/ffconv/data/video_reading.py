@@ -110,7 +110,7 @@ def open_container(source: Path | bytes, name: str) -> InputContainer:
         raise UnreadableSample(name, "is empty (0 bytes)")
     limits = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "file"}
     try:
-        return av.open(opened, "r", options=limits)
+        return av.open(opened, "r", options=limits, metadata_errors="replace")
     except av.ArgumentError as error:
         raise UnreadableSample(
             name, "is no video in a container that is read (MP4, AVI, Matroska, ...)"
@@ -298,9 +298,9 @@ class VideoReader:
             if not packets and not packet.is_keyframe:  # sought between key frames
                 continue
             packets.append(packet)
-            decoded_at = packet.dts if packet.dts is not None else packet.pts
-            # No frame is shown before it is decoded, so all those shown until then have been read.
-            if decoded_at is not None and self._time(decoded_at) > last + ROUNDING:
+            # No frame is shown before it is decoded, so all those shown until then have been read. Matroska's
+            # first packets do not say when they are decoded; by when they are shown, later ones come earlier.
+            if packet.dts is not None and self._time(packet.dts) > last + ROUNDING:
                 return packets
         ends = [self._time(p.pts + (p.duration or 0)) for p in packets if p.pts is not None]
         if ends:

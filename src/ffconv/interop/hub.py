@@ -22,16 +22,15 @@ import torch
 from torch import nn
 
 from ffconv.analysis.networks import takes_clips
-from ffconv.errors import InputError, require
-from ffconv.files import make_folder, read_json, write_atomically
+from ffconv.errors import InputError
+from ffconv.files import make_folder, write_atomically
 from ffconv.interop.model_card import About, model_card
+from ffconv.interop.package_info import CONFIG, WEIGHTS, read_config, read_package
 from ffconv.interop.reading import read_checkpoint
-from ffconv.models.registry import create_network, put_weights, require_known
+from ffconv.models.registry import put_weights
 from ffconv.surgery import conversion_report
 from ffconv.training.checkpoint import save_weights
 
-CONFIG = "config.json"
-WEIGHTS = "model.safetensors"
 CARD = "README.md"
 
 
@@ -57,7 +56,7 @@ def save_pretrained(
         config = _config(network, about)
         card = model_card(network, config, name=name or folder.resolve().name, about=about)
     make_folder(folder)
-    save_weights(folder / WEIGHTS, network.state_dict(), about.checkpoint)
+    save_weights(folder / WEIGHTS, network.state_dict(), about.checkpoint and about.checkpoint.metadata())
     write_atomically(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
     write_atomically(folder / CARD, card.encode())
 
@@ -85,29 +84,15 @@ def from_pretrained(
     folder = Path(source)
     if not folder.is_dir():
         folder = _fetched(str(source), revision, token)
-    if network is not None:
-        _read_config(folder / CONFIG)
-        name = type(network).__name__
+    weights = folder / WEIGHTS
+    tensors = read_checkpoint(weights)
+    if network is None:
+        package = read_package(folder)
+        name, network = package.name, package.create(weights)
     else:
-        name = rebuilding_config(folder)["architecture"]
-        network = create_network(f"local-dir:{folder}", {})
-    return put_weights(network, read_checkpoint(folder / WEIGHTS), name=name, source=folder / WEIGHTS)
-
-
-def rebuilding_config(folder: Path) -> dict[str, Any]:
-    """Content of the config.json of a network that timm's registry rebuilds.
-
-    Raises:
-        InputError: if it is missing or damaged, or its network is none of the registry's.
-    """
-    config = _read_config(folder / CONFIG)
-    require(
-        "architecture" in config,
-        f"{folder} has the weights of {config.get('ffconv', {}).get('class')}, which timm's registry does not"
-        " have: build it, and give it as network= to ffconv.from_pretrained",
-    )
-    require_known(config["architecture"], f"{folder / CONFIG}: architecture")
-    return config
+        read_config(folder / CONFIG)
+        name = type(network).__name__
+    return put_weights(network, tensors, name=name, source=weights)
 
 
 def push_to_hub(
@@ -187,7 +172,10 @@ def _name_and_arguments(network: Any) -> tuple[str, dict[str, Any]]:
     name, arguments = network.pretrained_cfg["architecture"], get_model_args(network)
     candidates = [(name, arguments)]
     try:
-        again = conversion_report(network).arguments()
+        # timm.create_model drops None, so the arguments of what is read back have none.
+        again = {
+            key: value for key, value in conversion_report(network).arguments().items() if value is not None
+        }
         candidates.append(("ffc_converted", {"network": name, **arguments, **again}))
     except InputError:
         pass  # it was not converted
@@ -220,14 +208,6 @@ def _fetched(repo_id: str, revision: str | None, token: str | None) -> Path:
     with _said_in_a_line(f"no folder {repo_id!r}, and no such package on the Hub"):
         files = [hf_hub_download(repo_id, file, revision=revision, token=token) for file in (CONFIG, WEIGHTS)]
     return Path(files[0]).parent
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    config = read_json(path)
-    require(isinstance(config, dict), f"{path}: must hold fields and values")
-    kind = f", but of a {config['model_type']}" if "model_type" in config else ""  # as transformers writes it
-    require("architecture" in config or "ffconv" in config, f"{path} is not of timm or ffconv{kind}")
-    return config
 
 
 @contextmanager

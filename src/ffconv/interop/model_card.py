@@ -11,6 +11,7 @@ from torch import nn
 from ffconv.analysis.complexity import count_complexity
 from ffconv.analysis.networks import takes_clips
 from ffconv.errors import InputError
+from ffconv.interop.checkpoint_info import CheckpointInfo
 from ffconv.interop.export_input import task_of
 from ffconv.nn import FFC1d, FFC2d, FFC3d
 
@@ -53,7 +54,7 @@ class About:
     metrics: Mapping[str, float] = field(default_factory=dict)
     data: str = ""
     license: str = "apache-2.0"
-    checkpoint: Mapping[str, Any] | None = None
+    checkpoint: CheckpointInfo | None = None
 
 
 def model_card(network: nn.Module, config: Mapping[str, Any], *, name: str, about: About) -> str:
@@ -92,7 +93,7 @@ def model_card(network: nn.Module, config: Mapping[str, Any], *, name: str, abou
 def _task(network: nn.Module, config: Mapping[str, Any], about: About) -> str | None:
     """What the network does, as far as its checkpoint or its kind tells."""
     if about.checkpoint is not None:
-        return about.checkpoint.get("task")
+        return about.checkpoint.task
     known = "architecture" in config and getattr(network, "num_classes", 0)
     return task_of(network) if known else None
 

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import timm
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, register_model
 from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
-from ffconv.errors import InputError, first_line
+from ffconv.errors import InputError, first_line, require
 
 #: What timm is to know of the paper's networks, whatever they do.
 PAPER_CFG: Mapping[str, Any] = {
@@ -56,16 +63,56 @@ def require_known(name: str, what: str) -> None:
         raise InputError(f"{what}={name!r} is no network timm knows{hint}")
 
 
-def create_network(name: str, arguments: Mapping[str, Any]) -> nn.Module:
+def create_network(name: str, arguments: Mapping[str, Any], *, weights: Path | None = None) -> nn.Module:
     """``timm.create_model`` with errors of one line.
 
+    Args:
+        name: of the network.
+        arguments: of timm.create_model and the network.
+        weights: file of its weights; a network that is far larger is refused before it fills the memory.
     Raises:
-        InputError: if the network refuses an argument.
+        InputError: if the network refuses an argument, or is far larger than the file.
     """
     try:
-        return timm.create_model(name, **arguments)
-    except (ValueError, TypeError, RuntimeError, AssertionError) as error:
-        raise InputError(f"model {name} with {dict(arguments)}: {first_line(error)}") from error
+        with nullcontext() if weights is None else _bounded(weights):
+            return timm.create_model(name, **arguments)
+    except Exception as error:  # constructors check little: wrong arguments end in any of them
+        given = {key: value for key, value in arguments.items() if key != "pretrained_cfg_overlay"}
+        told = shorten(", ".join(f"{key}={value}" for key, value in given.items()), 300)
+        raise InputError(f"model {name} with {told or 'no arguments'}: {first_line(error)}") from error
+
+
+# The largest networks of timm have 2,000 modules, and FFCs a handful for each convolution.
+_MOST_MODULES = 10_000
+_SPARE_VALUES = 2**24
+
+
+@contextmanager
+def _bounded(weights: Path) -> Iterator[None]:
+    """Refuse to build a network of far more values than a file has bytes, or of endlessly many modules."""
+    bound = 4 * weights.stat().st_size + _SPARE_VALUES
+    values = modules = 0
+
+    def count_values(module: nn.Module, name: str, tensor: Tensor | None) -> None:
+        nonlocal values
+        values += 0 if tensor is None else tensor.numel()
+        require(values <= bound, f"far larger than {weights}")
+
+    def count_modules(module: nn.Module, name: str, submodule: nn.Module | None) -> None:
+        nonlocal modules
+        modules += 1
+        require(modules <= _MOST_MODULES, f"more than {_MOST_MODULES} modules")
+
+    hooks = [
+        register_module_parameter_registration_hook(count_values),
+        register_module_buffer_registration_hook(count_values),
+        register_module_module_registration_hook(count_modules),
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def put_weights(network: nn.Module, weights: Mapping[str, Tensor], *, name: str, source: Path) -> nn.Module:

@@ -35,6 +35,7 @@ def convert(
     local_to_global: bool = True,
     global_to_local: bool = True,
     spectral_dims: Sequence[str] | None = None,
+    zero_init_spectral: bool | None = None,
     example_input: Any = None,
     rules: Mapping[str, Decision] | Rule | None = None,
 ) -> Network:
@@ -43,13 +44,14 @@ def convert(
     A trial forward without data shows what is what. The stem, the output heads and convolutions on 1x1 maps
     (as in squeeze-and-excitation) stay. Global channels begin after the stem (``ratio_in = 0``) and end with
     the last stage (``ratio_out = 0``; in a decoder, after its last upsampling). Maps that are added have one
-    ratio. A convolution without global channels on either side stays. Weights are carried into the parts that
-    correspond, the Spectral Transforms are new; data type, device, memory format, training mode,
+    ratio. A convolution without global channels on either side stays. Weights are copied to the parts that
+    correspond, Spectral Transforms are new; data type, device, memory format, training mode,
     ``requires_grad`` and hooks are kept. The convolution objects themselves become FFCs, so that lists, dicts
     or partials that also hold them run what was converted.
 
-    A trained network needs :func:`ffconv.recalibrate` next, with a few hundred images and no labels, and
-    then fine-tuning: Spectral Transforms start anew, so the norms' statistics no longer fit the maps.
+    A trained network loses the weights from global to global channels, and the Spectral Transforms in their
+    place start at zero. The norms' statistics no longer fit the maps then: call :func:`ffconv.recalibrate`
+    next, with a few hundred images and no labels, and fine-tune.
 
     Args:
         model: any network. FFCs that it has already stay.
@@ -60,6 +62,10 @@ def convert(
         global_to_local: the same in the other direction; where the global channels end, this is their only
             use.
         spectral_dims: axes that are Fourier transformed, as for :class:`ffconv.FFC3d`.
+        zero_init_spectral: whether the last convolution of a Spectral Transform starts at zero, unless it is
+            the only source of the global channels. By default True for a trained network, whose function then
+            changes least, and False for a new one, as in the paper. A network counts as trained if a batch
+            norm holds statistics; set it yourself for a trained network without batch norms.
         example_input: a tensor, or a tuple of the network's arguments, for the trial forward; shapes and
             types count. By default timm's ``pretrained_cfg["input_size"]``, or 224 pixels a side and, for a
             video network, 8 frames.
@@ -87,8 +93,13 @@ def convert(
         1 of 3 convolutions converted
     """
     require(isinstance(ratio, (int, float)) and 0 <= ratio <= 1, f"ratio={ratio!r} must lie in [0, 1]")
+    trained = _holds_statistics(model)
     options = Options(
-        lfu, local_to_global, global_to_local, None if spectral_dims is None else tuple(spectral_dims)
+        lfu=lfu,
+        local_to_global=local_to_global,
+        global_to_local=global_to_local,
+        spectral_dims=None if spectral_dims is None else tuple(spectral_dims),
+        zero_init_spectral=trained if zero_init_spectral is None else zero_init_spectral,
     )
     modules = convolutions(model)
     rule = rule_from_patterns(rules, modules) if isinstance(rules, Mapping) else rules
@@ -106,7 +117,7 @@ def convert(
         spectral_dims=options.spectral_dims,
         rows=_rows(trace, modules, plans),
         mixings=find_mixings(trace, {name: (plan.ratio_in, plan.ratio_out) for name, plan in plans.items()}),
-        outdated_norms=bool(converted) and _holds_statistics(model),
+        outdated_norms=trained and bool(converted),
     )
     _check_spectral_dims(spectral_dims, [modules[name] for name in converted])
     become_ffcs({modules[name]: plans[name] for name in converted}, options)

@@ -42,9 +42,10 @@ class Options:
     local_to_global: bool = True
     global_to_local: bool = True
     spectral_dims: tuple[str, ...] | None = None
+    zero_init_spectral: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("lfu", "local_to_global", "global_to_local"):
+        for name in ("lfu", "local_to_global", "global_to_local", "zero_init_spectral"):
             value = getattr(self, name)
             require(isinstance(value, bool), f"{name}={value!r} must be true or false")
 
@@ -116,6 +117,9 @@ def _become_ffc(module: Any, plan: Plan, options: Options) -> None:
     vars(module).clear()
     kind.__init__(module, **arguments, device=weight.device)
     module.load_dense_weight(weight, bias)
+    # Where it is the only source of the global channels, zeros would make them constant.
+    if options.zero_init_spectral and module.spectral is not None and module.weight_l2g is not None:
+        nn.init.zeros_(module.spectral.conv2.weight)
     module.requires_grad_(weight.requires_grad)
     if bias is not None:
         module.bias.requires_grad_(bias.requires_grad)

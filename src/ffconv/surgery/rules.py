@@ -62,7 +62,7 @@ def rule_from_patterns(decisions: Mapping[str, Decision], names: Iterable[str]) 
 
 
 def pin_from(name: str, decision: Decision) -> Pin:
-    """The ratios of a decision to convert.
+    """Return the ratios of a decision to convert; a pair may be a list, as JSON gives it back.
 
     Raises:
         InputError: if they are no ratios.
@@ -70,7 +70,7 @@ def pin_from(name: str, decision: Decision) -> Pin:
     if _is_ratio(decision):
         return Pin(None, decision)
     pair = (decision.ratio_in, decision.ratio_out) if isinstance(decision, Plan) else decision
-    if not isinstance(pair, tuple) or len(pair) != 2 or not all(_is_ratio(ratio) for ratio in pair):
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(_is_ratio(ratio) for ratio in pair):
         raise InputError(f"the rule for {name} gives {decision!r}: a ratio in [0, 1], two of them, or None")
     return Pin(*pair)
 

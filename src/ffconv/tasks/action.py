@@ -17,6 +17,7 @@ from ffconv.data.embedded import Split
 from ffconv.data.video_config import VideoDataConfig, open_videos
 from ffconv.data.views import normalised
 from ffconv.errors import require
+from ffconv.interop.checkpoint_info import ClipInfo
 from ffconv.metrics.classification import ClassificationMetrics, ClassificationScores
 from ffconv.tasks.labelled import LabelledTask
 from ffconv.tasks.loaders import SplitLoaders, Watch
@@ -55,7 +56,6 @@ class Action(LabelledTask):
         classes: Names the labels must be counted by, a checkpoint's; by default those of the training set.
     """
 
-    name = "action"
     noun = "videos"
 
     def __init__(self, config: ActionConfig, share: Share, *, classes: tuple[str, ...] | None = None):
@@ -73,6 +73,10 @@ class Action(LabelledTask):
         if self.config.freeze_bn:
             freeze_norms(network)
         return network
+
+    def info(self) -> ClipInfo:
+        model, data = self.config.model, self.config.data
+        return ClipInfo(model.name, model.arguments, self.classes, data.clip, data.test)
 
     def loss(self, model: nn.Module, batch: Batch, step: int) -> Tensor:
         if self.config.freeze_bn:

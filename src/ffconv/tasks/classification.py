@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,10 +12,11 @@ from ffconv.data.config import DataConfig, Split, open_samples
 from ffconv.data.seeding import borrowed_randomness, derive_seed
 from ffconv.data.transforms import PrepareImage, eval_transform, train_transform
 from ffconv.errors import require
+from ffconv.interop.checkpoint_info import ImageInfo
 from ffconv.metrics.classification import ClassificationMetrics, ClassificationScores
 from ffconv.tasks.labelled import LabelledTask
 from ffconv.tasks.loaders import SplitLoaders
-from ffconv.tasks.networks import ModelConfig, build_network, load_trained
+from ffconv.tasks.networks import ModelConfig, build_network
 from ffconv.training.task import Batch, Share
 
 
@@ -72,8 +71,6 @@ class Classification(LabelledTask):
         classes: Names the labels must be counted by, a checkpoint's; by default those of the training set.
     """
 
-    name = "classification"
-
     def __init__(self, config: ClassificationConfig, share: Share, *, classes: tuple[str, ...] | None = None):
         super().__init__(config, share, classes=classes, open_split=partial(open_samples, config.data))
         self.config = config
@@ -88,6 +85,10 @@ class Classification(LabelledTask):
 
     def build_model(self) -> nn.Module:
         return build_network(self.config.model, len(self.classes))
+
+    def info(self) -> ImageInfo:
+        model, transform = self.config.model, self.config.data.transform
+        return ImageInfo(model.name, model.arguments, self.classes, transform)
 
     def loss(self, model: nn.Module, batch: Batch, step: int) -> Tensor:
         images, targets = self._mixed(batch["image"], batch["label"], step)
@@ -123,34 +124,3 @@ class Classification(LabelledTask):
         with borrowed_randomness() as seed_everything:
             seed_everything(derive_seed(self.share.seed, "mixing", step))
             return v2.RandomChoice(mixings)(images, labels)
-
-
-@dataclass(frozen=True)
-class Classifier:
-    """A network with all that its checkpoint says of it.
-
-    Args:
-        network: In evaluation mode, on the CPU.
-        classes: Names in the order of its outputs.
-        data: The data section it was trained with: sizes and normalisation among it.
-        metrics: Row of metrics.csv of the epoch it was saved at.
-    """
-
-    network: nn.Module
-    classes: tuple[str, ...]
-    data: dict[str, Any]
-    metrics: dict[str, float]
-
-
-def load_classifier(path: Path, *, task: str = "classification") -> Classifier:
-    """A trained network from its checkpoint alone.
-
-    Args:
-        path: The checkpoint.
-        task: What it must have been trained for: any task whose outputs are classes.
-
-    Raises:
-        InputError: if the file is missing, truncated, or of another task or architecture.
-    """
-    network, metadata = load_trained(path, task=task)
-    return Classifier(network, tuple(metadata["classes"]), metadata["data"], metadata["metrics"])

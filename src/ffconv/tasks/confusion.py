@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ffconv.metrics.classification import ClassificationScores
 from ffconv.pictures import new_figure, png
 from ffconv.wording import counted
@@ -10,13 +12,17 @@ _MOST_NAMES = 60  # more would overlap
 _MOST_FIGURES = 20
 
 
-def draw_confusion(scores: ClassificationScores) -> bytes:
-    """The confusion matrix, each row in percent of its class's images; names and figures where they fit.
+def draw_confusion(scores: ClassificationScores, titles: Sequence[str]) -> bytes:
+    """Draw the confusion matrix, each row in percent of its class; names and figures where they fit.
+
+    Args:
+        scores: of the whole set.
+        titles: names of the classes for people; of several words for one class the first is shown.
 
     Returns:
         A PNG picture.
     """
-    names = [score.name for score in scores.per_class]
+    names = _short(titles)
     counts = scores.confusion.double()
     percent = 100 * counts / counts.sum(1, keepdim=True).clamp(min=1)
     side = min(12.0, 4.5 + 0.25 * len(names))
@@ -38,3 +44,14 @@ def draw_confusion(scores: ClassificationScores) -> bytes:
             colour = "white" if share > 50 else "black"
             axes.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize="small", color=colour)
     return png(figure)
+
+
+def _short(titles: Sequence[str]) -> list[str]:
+    """Return the first of the words for each class, or all of them where two classes share the first.
+
+    Example:
+        >>> _short(["tench, Tinca tinca", "crane, bird", "crane, machine"])
+        ['tench', 'crane, bird', 'crane, machine']
+    """
+    first = [title.split(", ")[0] for title in titles]
+    return [one if first.count(one) == 1 else whole for one, whole in zip(first, titles, strict=True)]

@@ -15,15 +15,16 @@ from torchvision.transforms import v2
 from ffconv.analysis.networks import NetworkSpec, takes_clips
 from ffconv.data.clip_config import ClipConfig
 from ffconv.errors import InputError, require
+from ffconv.interop.checkpoint_info import ClipInfo, is_bare, is_described
 from ffconv.interop.export_input import NetworkInput, task_of
 from ffconv.interop.hub import from_pretrained
 from ffconv.interop.lama import load_lama
+from ffconv.interop.package_info import read_package
 from ffconv.interop.weights import load_weights
 from ffconv.models import SimpleBaseline
 from ffconv.models.inpainting import hide
 from ffconv.surgery.trace import convolutions
 from ffconv.tasks.networks import load_trained
-from ffconv.tasks.packages import is_bare, is_described, preprocessing_of
 
 _SIDE, _SIDE_OF_LAMA = 224, 256
 _COLOURS = 3
@@ -86,17 +87,14 @@ def network_of_checkpoint(path: Path, wanted: Wanted) -> Exportable:
         return Exportable(network, _given(network, size, None, {}, wanted), True)
     require(not wanted.arguments, f"{path} says itself which network it belongs to: leave out arguments")
     if is_bare(path):
+        package = read_package(path.parent)
+        about = {**vars(package.preprocessing), "frames": package.frames, "label_names": package.classes}
         network = from_pretrained(path.parent)
-        return Exportable(network, _given_by_timm(network, preprocessing_of(path.parent), wanted), True)
-    network, metadata = load_trained(path)
-    data = metadata["data"]
-    cut = data.get("clip") or data["transform"]
-    side = cut.get("eval_size", _SIDE)
-    height, width = cut.get("input_size", (side, side))
-    names = metadata.get("keypoints", {}).get("names") or metadata.get("classes") or ()
-    size = (_channels_of(network), height, width)
-    given = _given(network, size, cut.get("frames"), {**cut, "classes": names}, wanted)
-    return Exportable(network, given, True)
+        return Exportable(network, _given_by_timm(network, about, wanted), True)
+    network, info = load_trained(path)
+    frames = info.clip.frames if isinstance(info, ClipInfo) else None
+    about = {"mean": info.preparation.mean, "std": info.preparation.std, "classes": info.names}
+    return Exportable(network, _given(network, info.input_size, frames, about, wanted), True)
 
 
 def _measure_norms(network: nn.Module, given: NetworkInput) -> None:
@@ -127,7 +125,7 @@ def _measure_norms(network: nn.Module, given: NetworkInput) -> None:
 
 def _given_by_timm(network: nn.Module, known: Mapping[str, Any], wanted: Wanted) -> NetworkInput:
     """The input by what timm's registry or config.json says of it."""
-    size = (_channels_of(network), *known.get("input_size", (_SIDE, _SIDE))[-2:])
+    size = (_channels_of(network), *(known.get("input_size") or (_SIDE, _SIDE))[-2:])
     frames = known.get("frames", ClipConfig.frames) if takes_clips(network) else None
     data = {name: known.get(name) or () for name in ("mean", "std")}
     return _given(network, size, frames, {**data, "classes": known.get("label_names") or ()}, wanted)

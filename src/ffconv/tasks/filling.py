@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from ffconv.errors import InputError, require
 from ffconv.files import checkpoint_file
+from ffconv.interop.checkpoint_info import InpaintingInfo, is_described
 from ffconv.interop.lama import load_lama
 from ffconv.models.inpainting import LamaGenerator, hide
-from ffconv.tasks.inpainting import load_inpainter
-from ffconv.tasks.packages import is_described
+from ffconv.tasks.networks import load_trained
 
 
 def load_filler(path: str | Path, arguments: Mapping[str, Any] | None = None) -> nn.Module:
@@ -36,7 +36,7 @@ def load_filler(path: str | Path, arguments: Mapping[str, Any] | None = None) ->
     if not is_described(path):
         return load_lama(path, arguments)
     require(not arguments, f"{path} says itself which network it belongs to: leave out --arguments")
-    return load_inpainter(path).network
+    return load_trained(path, InpaintingInfo).network
 
 
 @dataclass(frozen=True)

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.utils import make_grid
 
 from ffconv.errors import require
 from ffconv.files import write_atomically
 from ffconv.pictures import encoded
+from ffconv.wording import printable
 
 _GREY = 0.5
+_TITLE = 17  # pixels of the line of titles
 _SMALLEST_SIDE = 96  # below it every pixel is shown as several
 
 
 def draw_filled(images: Tensor, masks: Tensor, predicted: Tensor) -> bytes:
-    """A row an image: with its hole in grey, filled, as the network drew it, as it was.
+    """Draw a row an image, under titles: with its hole in grey, filled, the network's output, original.
 
     Args:
         images: (N, 3, H, W), in [0, 1].
@@ -37,7 +40,18 @@ def draw_filled(images: Tensor, masks: Tensor, predicted: Tensor) -> bytes:
     if (side := min(images.shape[-2:])) < _SMALLEST_SIDE:
         factor = -(-_SMALLEST_SIDE // side)
         picture = picture.resize((factor * picture.width, factor * picture.height), Image.Resampling.NEAREST)
-    return encoded(picture)
+    return encoded(_titled(picture, ("with hole", "filled", "network output", "original")))
+
+
+def _titled(picture: Image.Image, titles: Sequence[str]) -> Image.Image:
+    """Return the picture under a line with a title for each of its columns, which are equally wide."""
+    titled = Image.new("RGB", (picture.width, picture.height + _TITLE), "white")
+    titled.paste(picture, (0, _TITLE))
+    pen, font = ImageDraw.Draw(titled), ImageFont.load_default(_TITLE - 5)
+    for column, title in enumerate(titles):
+        middle = (column + 0.5) * picture.width / len(titles)
+        pen.text((middle, _TITLE / 2), title, fill="black", font=font, anchor="mm")
+    return titled
 
 
 class ContactSheet:
@@ -93,7 +107,7 @@ class ContactSheet:
             pen.text((self._GAP + column * step, 2), title, fill="black")
         top = self._LINE
         for (name, cells), height in zip(self._rows, heights, strict=True):
-            pen.text((self._GAP, top + 2), name, fill="black")
+            pen.text((self._GAP, top + 2), printable(name), fill="black")
             for column, cell in enumerate(cells):
                 page.paste(cell, (self._GAP + column * step, top + self._LINE))
             top += height

@@ -40,9 +40,9 @@ class InpaintConfig:
             scales a large image down to `max_pixels` and enlarges the filling; auto takes whole up to
             `max_pixels` and crop above.
         max_pixels: Largest image or crop that the network is given, except by whole; bounds memory.
-        margin: Pixels of the image on each side of a hole in its crop; None takes half of the hole's longer
+        margin: Pixels of the image on each side of a hole in its crop; by default half of the hole's longer
             side, at least 128.
-        dilate: Grow the hole by so many pixels; None takes `feather`.
+        dilate: Grow the hole by so many pixels; by default by `feather`.
         feather: Blend over the outermost pixels of the grown hole, at most `dilate`.
         refinement: Refine over an image pyramid; None does not.
 
@@ -105,8 +105,8 @@ class InpaintConfig:
             parts.append(f"filled in {counted(len(regions), 'crop')} of {sizes}{more} px ({margin})")
         larger = [region for region in regions if bound is not None and math.prod(region.size) > bound]
         if larger:
-            what = counted(len(larger), "crop") if parts else "filled"
-            parts.append(f"{what} scaled down to {bound} pixels, and the filling enlarged")
+            what = f"{counted(len(larger), 'crop')} scaled down to" if parts else "filled at"
+            parts.append(f"{what} {bound} pixels, and the filling enlarged")
         if not parts:
             return ""
         above = f" is above max_pixels {self.max_pixels}" if height * width > self.max_pixels else ""
@@ -301,10 +301,11 @@ def _fill_tensor(network: nn.Module, image: Tensor, hole: np.ndarray, config: In
         require(0 <= low <= high <= 1, f"image of floats must lie in [0, 1], not in [{low:g}, {high:g}]")
     device = next((weight.device for weight in network.parameters()), image.device)
     grown, weights = config.grow(hole)
+    require(not grown.all(), "the dilated hole covers the whole image: choose a smaller dilate or feather")
     result = image.clone()
     for region in config.regions(grown):
         rows, columns = region.slices
-        known = image[:, rows, columns].to(torch.float64)
+        known = image[:, rows, columns].cpu().to(torch.float64)  # exact for all types, not on all devices
         colours = _to_rgb(known / largest).to(device, torch.float32)
         part = torch.from_numpy(grown[region.slices]).to(device)
         drawn = fill(network, colours, part, max_pixels=config.bound(), refinement=config.refinement)
@@ -313,7 +314,7 @@ def _fill_tensor(network: nn.Module, image: Tensor, hole: np.ndarray, config: In
         mixed = (known + weight * (new - known)).clamp(0, largest)
         if largest > 1:
             mixed = mixed.round()
-        result[:, rows, columns] = torch.where(weight > 0, mixed, known).to(image.dtype)
+        result[:, rows, columns] = torch.where(weight > 0, mixed, known).to(image.device, image.dtype)
     return result
 
 

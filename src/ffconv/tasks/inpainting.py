@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -15,13 +14,13 @@ from ffconv.data.limit import limited
 from ffconv.data.masks import MaskConfig, PrepareHoles
 from ffconv.data.transforms import ImageTransformConfig, eval_transform, train_transform
 from ffconv.errors import InputError, require
+from ffconv.interop.checkpoint_info import InpaintingInfo
 from ffconv.metrics.inpainting import InpaintingMetrics, InpaintingScores
 from ffconv.models.inpainting import hide
 from ffconv.tasks.hole_pictures import draw_filled
 from ffconv.tasks.loaders import SplitLoaders
-from ffconv.tasks.networks import ModelConfig, build_network, load_trained, require_output
+from ffconv.tasks.networks import ModelConfig, build_network, require_output
 from ffconv.tasks.split_task import SplitTask
-from ffconv.training.config import plain
 from ffconv.training.task import Batch, Share
 
 _COLOURS = 3
@@ -89,7 +88,6 @@ class Inpainting(SplitTask):
         share: This process's part of the work.
     """
 
-    name = "inpainting"
     main_metric = "hole_psnr"
 
     def __init__(self, config: InpaintingConfig, share: Share) -> None:
@@ -153,8 +151,9 @@ class Inpainting(SplitTask):
         image, mask = batch["image"], batch["mask"]
         return {"samples.png": draw_filled(image, mask, model(hide(image, mask)).float())}
 
-    def metadata(self) -> dict[str, Any]:
-        return {**super().metadata(), "masks": plain(self.config.masks)}
+    def info(self) -> InpaintingInfo:
+        model, transform = self.config.model, self.config.data.transform
+        return InpaintingInfo(model.name, model.arguments, transform, self.config.masks)
 
     def _open(self, split: Split) -> Any:
         samples = open_samples(self.config.data, split, labelled=False)
@@ -165,30 +164,3 @@ class Inpainting(SplitTask):
             return self._for_evaluation(samples[index], index)
         except InputError:  # an unreadable file; evaluation has already said so
             return None
-
-
-@dataclass(frozen=True)
-class Inpainter:
-    """A network with all that its checkpoint says of it.
-
-    Args:
-        network: In evaluation mode, on the CPU.
-        data: The data section it was trained with.
-        masks: The section of the holes.
-        metrics: Row of metrics.csv of the epoch it was saved at.
-    """
-
-    network: nn.Module
-    data: dict[str, Any]
-    masks: dict[str, Any]
-    metrics: dict[str, float]
-
-
-def load_inpainter(path: Path) -> Inpainter:
-    """A trained network from its checkpoint alone.
-
-    Raises:
-        InputError: if the file is missing, truncated, or of another task or architecture.
-    """
-    network, metadata = load_trained(path, task="inpainting")
-    return Inpainter(network, metadata["data"], metadata["masks"], metadata["metrics"])

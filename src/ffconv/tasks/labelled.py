@@ -40,9 +40,6 @@ class LabelledTask(SplitTask):
         """Names of the classes in label order."""
         return self._expected_classes or tuple(self._samples("train").classes)
 
-    def metadata(self) -> dict[str, Any]:
-        return {**super().metadata(), "classes": self.classes}
-
     def _samples(self, split: Split) -> Any:
         return self._loaders.samples(split)
 

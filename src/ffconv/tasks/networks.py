@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, NamedTuple
 
 import torch
 from torch import nn
 
 from ffconv.errors import InputError, first_line, require
 from ffconv.files import checkpoint_file
+from ffconv.interop.checkpoint_info import CheckpointInfo, Info, is_bare, read_info
 from ffconv.interop.hub import from_pretrained
 from ffconv.models.registry import create_network, put_weights, require_known
-from ffconv.tasks.packages import describe, is_bare
-from ffconv.training.checkpoint import read_weights
+from ffconv.training.checkpoint import read_safetensors
 
 
 @dataclass(frozen=True)
@@ -61,53 +61,55 @@ def require_output(
     """Refuses a network that makes something else of an input than its task needs.
 
     Args:
-        network: in training mode, and left so.
+        network: is left in the mode it has.
         name: what it is called in the message.
-        input_size: of one sample, (C, H, W).
+        input_size: of one sample, (C, H, W) or (C, T, H, W).
         output_size: what must become of it, without the batch.
         advice: what to do about it.
     Raises:
         InputError: with both sizes.
     """
+    was_training = network.training
     try:
         with torch.no_grad():
             found = tuple(network.eval()(torch.zeros(1, *input_size)).shape[1:])
-    except (RuntimeError, ValueError, AssertionError) as error:
+    except Exception as error:  # networks check little: a wrong input ends in any of them
         size = "x".join(map(str, input_size))
         raise InputError(f"model {name} takes no input of {size}: {first_line(error)}") from error
     finally:
-        network.train()
+        network.train(was_training)
     wanted = tuple(output_size)
     message = f"model {name} makes {found} of an input of {tuple(input_size)}, not {wanted}: {advice}"
     require(found == wanted, message)
 
 
-def load_trained(path: Path, *, task: str | None = None) -> tuple[nn.Module, dict[str, Any]]:
-    """A trained network from its checkpoint or package alone, and what that says of it.
+class Trained(NamedTuple, Generic[Info]):
+    """A network in evaluation mode, on the CPU, and what its checkpoint says of it."""
+
+    network: nn.Module
+    info: Info
+
+
+def load_trained(path: Path, kind: type[Info] = CheckpointInfo) -> Trained[Info]:
+    """A trained network from its checkpoint or package alone.
 
     Args:
         path: The checkpoint, or the weights in a package.
-        task: What it must have been trained for; by default anything.
-
-    Returns:
-        The network in evaluation mode, on the CPU, and the metadata that its task wrote.
+        kind: What it must say, and so what it must have been trained for; by default anything.
 
     Raises:
         InputError: if the file is missing, truncated, or of another task or architecture.
     """
-    metadata = describe(path)
-    trained_for = metadata.get("task", "classification")
-    require(task in (None, trained_for), f"{path} is a checkpoint of {trained_for}, not of {task}")
+    info = read_info(path, kind)
     if is_bare(path):
-        return from_pretrained(path.parent), metadata
-    weights, _ = read_weights(path)
-    name, arguments = metadata["model"]["name"], metadata["model"]["arguments"]
-    network = create_network(name, {"num_classes": outputs(metadata), **arguments, "pretrained": False})
-    return put_weights(network, weights, name=name, source=path), metadata
-
-
-def outputs(metadata: Mapping[str, Any]) -> int | None:
-    """The number of outputs of a checkpoint's network; None where its task leaves it to the network."""
-    if "keypoints" in metadata:
-        return len(metadata["keypoints"]["names"])
-    return len(metadata["classes"]) if "classes" in metadata else None
+        network = from_pretrained(path.parent)
+    else:
+        weights = read_safetensors(path)
+        outputs = len(info.names) or info.output_size[0]
+        arguments = {"num_classes": outputs, **info.arguments}
+        network = create_network(info.name, arguments, weights=path)
+        put_weights(network, weights, name=info.name, source=path)
+    advice = f"{path} does not fit itself"
+    size = {"input_size": info.input_size, "output_size": info.output_size}
+    require_output(network, info.name, **size, advice=advice)
+    return Trained(network, info)

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from ffconv.interop.checkpoint_info import (
+    CheckpointInfo,
+    ClipInfo,
+    ImageInfo,
+    InpaintingInfo,
+    PoseInfo,
+    is_bare,
+    is_described,
+)
 from ffconv.interop.hub import About, from_pretrained
 from ffconv.interop.lama import load_lama
+from ffconv.interop.package_info import read_package
 from ffconv.tasks.networks import load_trained
-from ffconv.tasks.packages import is_bare, is_described, preprocessing_of
 
 # Columns of metrics.csv that say how a run went, not what its network is worth.
 _OF_THE_RUN = ("lr", "seconds", "samples_per_second", "skipped")
@@ -25,43 +33,53 @@ def open_for_hub(path: Path) -> tuple[nn.Module, About]:
         InputError: if it is none of these, or cannot be read.
     """
     if is_bare(path):
-        known = preprocessing_of(path.parent)
-        return from_pretrained(path.parent), About(known["label_names"] or (), frames=known["frames"])
+        package = read_package(path.parent)
+        return from_pretrained(path.parent), About(package.classes, frames=package.frames)
     if not is_described(path):
         return load_lama(path), About()
-    network, metadata = load_trained(path)
-    return network, about_checkpoint(metadata)
+    network, info = load_trained(path)
+    return network, about_checkpoint(info)
 
 
-def about_checkpoint(metadata: Mapping[str, Any]) -> About:
-    """What the metadata of a checkpoint says, by the Hub's and timm's names."""
-    data = metadata["data"]
-    keypoints = metadata.get("keypoints", {})
+def about_checkpoint(info: CheckpointInfo) -> About:
+    """What a checkpoint says, by the Hub's and timm's names."""
     return About(
-        classes=tuple(metadata.get("classes", keypoints.get("names", ()))),
-        preprocessing=_preprocessing(metadata.get("task", "classification"), data),
-        frames=data.get("clip", {}).get("frames", 1),
-        metrics={name: value for name, value in metadata["metrics"].items() if name not in _OF_THE_RUN},
-        data=Path(data.get("path") or data["format"]).name,
-        checkpoint=metadata,
+        classes=info.names,
+        preprocessing=_preprocessing(info),
+        frames=info.clip.frames if isinstance(info, ClipInfo) else 1,
+        metrics={name: value for name, value in info.metrics.items() if name not in _OF_THE_RUN},
+        checkpoint=info,
     )
 
 
-def _preprocessing(task: str, data: Mapping[str, Any]) -> dict[str, Any]:
+def _preprocessing(info: CheckpointInfo) -> dict[str, Any]:
     """The evaluation transform by timm's names, as far as it has them."""
-    chain = data["clip"] if task == "action" else data["transform"]
-    if task == "pose":
-        return {"input_size": (3, *chain["input_size"]), "mean": chain["mean"], "std": chain["std"]}
-    side = chain["eval_size"]
-    if task == "inpainting":  # an image in [0, 1] and its mask
-        return {"input_size": (4, side, side)}
-    return {
-        "input_size": (3, side, side),
-        "crop_pct": _share(side, chain["eval_short_side"]),
-        "interpolation": chain.get("interpolation", "bilinear"),
-        "mean": chain["mean"],
-        "std": chain["std"],
-    }
+    channels, *_, height, width = info.input_size
+    size = {"input_size": (channels, height, width)}
+    match info:
+        case PoseInfo(transform=chain):
+            return {**size, "mean": chain.mean, "std": chain.std}
+        case ImageInfo(transform=chain):
+            share = _share(height, chain.eval_short_side)
+            return {
+                **size,
+                "crop_pct": share,
+                "interpolation": chain.interpolation,
+                "mean": chain.mean,
+                "std": chain.std,
+            }
+        case ClipInfo(clip=chain):
+            share = _share(height, chain.eval_short_side)
+            return {
+                **size,
+                "crop_pct": share,
+                "interpolation": "bilinear",
+                "mean": chain.mean,
+                "std": chain.std,
+            }
+        case InpaintingInfo():  # an image in [0, 1] and its mask
+            return size
+    raise TypeError(type(info))
 
 
 def _share(side: int, short_side: int) -> float:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -14,14 +12,14 @@ from ffconv.data.heatmaps import flip_average
 from ffconv.data.keypoint_sets import KeypointSet, require_same_keypoints
 from ffconv.data.pose_config import PoseDataConfig, open_persons
 from ffconv.data.pose_samples import PersonSamples, left_out_words
-from ffconv.data.pose_transforms import PoseTransformConfig, PreparePose, to_image
+from ffconv.data.pose_transforms import PoseTestConfig, PoseTransformConfig, PreparePose, to_image
 from ffconv.errors import require
+from ffconv.interop.checkpoint_info import PoseInfo
 from ffconv.metrics.keypoints import PoseMetrics, PoseScores, require_coco_evaluation
 from ffconv.tasks.heatmap_loss import heatmap_loss
 from ffconv.tasks.loaders import SplitLoaders
-from ffconv.tasks.networks import ModelConfig, build_network, load_trained, require_output
+from ffconv.tasks.networks import ModelConfig, build_network, require_output
 from ffconv.tasks.split_task import SplitTask
-from ffconv.training.config import plain
 from ffconv.training.task import Batch, Share
 
 
@@ -40,26 +38,6 @@ class PoseLossConfig:
         require(
             self.hardest is None or self.hardest > 0,
             f"loss.hardest={self.hardest} must be at least 1, or null",
-        )
-
-
-@dataclass(frozen=True)
-class PoseTestConfig:
-    """How heatmaps are made in evaluation and prediction.
-
-    Args:
-        flip: Average them with those of the mirrored image.
-        flip_shift: Pixels the mirrored heatmaps are shifted to the right before; null takes what the codec
-            needs: 1 for protocol, 0 for unbiased.
-    """
-
-    flip: bool = True
-    flip_shift: int | None = None
-
-    def __post_init__(self) -> None:
-        require(
-            self.flip_shift is None or self.flip_shift >= 0,
-            f"test.flip_shift={self.flip_shift} must not be negative",
         )
 
 
@@ -135,7 +113,6 @@ class Pose(SplitTask):
         keypoints: Those the outputs must be counted by, a checkpoint's; by default the training set's.
     """
 
-    name = "pose"
     noun = "persons"
     main_metric = "AP"
 
@@ -208,12 +185,9 @@ class Pose(SplitTask):
         """Return the number of annotations of a split that are not samples, by reason."""
         return dict(self._loaders.samples(split).left_out)
 
-    def metadata(self) -> dict[str, Any]:
-        return {
-            **super().metadata(),
-            "keypoints": self.keypoints.as_dict(),
-            "test": plain(self.config.test),
-        }
+    def info(self) -> PoseInfo:
+        model, transform = self.config.model, self.config.data.transform
+        return PoseInfo(model.name, model.arguments, self.keypoints, transform, self.config.test)
 
     def _open(self, split: Split) -> PersonSamples:
         samples = open_persons(self.config.data, split)
@@ -221,33 +195,3 @@ class Pose(SplitTask):
         if expected is not None:
             require_same_keypoints(expected, samples.keypoint_set, f"data split {split}")
         return samples if self.config.limit is None else samples.limited(self.config.limit)
-
-
-@dataclass(frozen=True)
-class TrainedPose:
-    """A network with all that its checkpoint says of it.
-
-    Args:
-        network: In evaluation mode, on the CPU.
-        keypoint_set: The keypoints in the order of its outputs.
-        data: The data section it was trained with: sizes and codec among it.
-        test: The test section.
-        metrics: Row of metrics.csv of the epoch it was saved at.
-    """
-
-    network: nn.Module
-    keypoint_set: KeypointSet
-    data: dict[str, Any]
-    test: dict[str, Any]
-    metrics: dict[str, float]
-
-
-def load_pose(path: Path) -> TrainedPose:
-    """A trained network from its checkpoint alone.
-
-    Raises:
-        InputError: if the file is missing, truncated, or of another task or architecture.
-    """
-    network, metadata = load_trained(path, task="pose")
-    keypoint_set = KeypointSet.from_dict(metadata["keypoints"])
-    return TrainedPose(network, keypoint_set, metadata["data"], metadata["test"], metadata["metrics"])

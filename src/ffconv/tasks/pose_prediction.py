@@ -76,8 +76,11 @@ class PosePredictor:
         return [FoundPerson(boxes[i].box, keypoints[i], scores[i], float(totals[i])) for i in kept]
 
     def draw(self, image: Image.Image, persons: Sequence[FoundPerson]) -> Image.Image:
-        """The picture with the persons' skeletons."""
-        skeletons = [Skeleton(found.keypoints, found.keypoint_scores >= self._shown) for found in persons]
+        """Return the picture with the persons' skeletons and scores."""
+        skeletons = [
+            Skeleton(found.keypoints, found.keypoint_scores >= self._shown, f"{found.score:.2f}")
+            for found in persons
+        ]
         return draw_skeletons(image, skeletons, self.keypoint_set)
 
     def annotations(self, picture: Picture, persons: Sequence[FoundPerson]) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from ffconv.data.keypoint_sets import KeypointSet
 from ffconv.pictures import BLUE, GREEN, ORANGE
@@ -14,13 +14,22 @@ from ffconv.pictures import BLUE, GREEN, ORANGE
 _SMOOTH = 2  # drawn so many times larger, then made smaller, for smooth edges
 _MIDDLE, _FIRST, _SECOND = GREEN, BLUE, ORANGE
 _RIM = "black"
+_GROUND = (0, 0, 0, 160)
+_SMALLEST_TEXT = 9  # pixels
 
 
 class Skeleton(NamedTuple):
-    """What is drawn of one person: keypoints (K, 2) in pixels of the picture, and (K,) which are shown."""
+    """One person.
+
+    Args:
+        keypoints: (K, 2) in pixels of the picture.
+        shown: (K,) bool.
+        label: text above the topmost keypoint that is shown, such as the person's score.
+    """
 
     keypoints: np.ndarray
     shown: np.ndarray
+    label: str = ""
 
 
 def draw_skeletons(
@@ -61,3 +70,17 @@ def _draw(
             radius = 1.3 * width if rim else width
             corners = (x - radius, y - radius, x + radius, y + radius)
             pen.ellipse(corners, fill=_RIM if rim else colours[k])
+    if skeleton.label:
+        _label(pen, skeleton.label, min(points.values(), key=lambda point: point[1]), 6 * width)
+
+
+def _label(pen: ImageDraw.ImageDraw, text: str, above: tuple[float, float], size: float) -> None:
+    """Write text on a dark ground, centred above a point, and inside the picture."""
+    font = ImageFont.load_default(max(_SMOOTH * _SMALLEST_TEXT, size))
+    _, _, width, height = pen.textbbox((0, 0), text, font=font, anchor="lt")
+    margin = height / 3
+    picture = pen.im.size
+    left = min(max(margin, above[0] - width / 2), picture[0] - width - margin)
+    top = max(margin, above[1] - height - 4 * margin)
+    pen.rectangle((left - margin, top - margin, left + width + margin, top + height + margin), fill=_GROUND)
+    pen.text((left, top), text, font=font, fill="white", anchor="lt")

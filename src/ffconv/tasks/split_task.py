@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, ClassVar, Protocol
 
+from ffconv.interop.checkpoint_info import CheckpointInfo, check_info
 from ffconv.tasks.loaders import SplitLoaders, Watch
 from ffconv.tasks.networks import ModelConfig
-from ffconv.training.config import plain
 from ffconv.training.task import Batch, Share
 
 
@@ -25,15 +25,14 @@ class SplitTaskConfig(Protocol):
 class SplitTask:
     """The part of `ffconv.training.task.Task` that is the same whatever the samples are.
 
-    A task sets its `name`, the `noun` of its samples and, in `__init__`, `self._loaders`; network, loss and
-    evaluation are its own.
+    A task sets the `noun` of its samples and, in `__init__`, `self._loaders`; network, loss, evaluation and
+    `info` are its own.
 
     Args:
         config: Network, data.
         share: This process's part of the work.
     """
 
-    name: ClassVar[str]
     noun: ClassVar[str] = "images"
     _loaders: SplitLoaders
 
@@ -45,8 +44,13 @@ class SplitTask:
     def unit(self) -> str:
         return self.noun
 
+    def info(self) -> CheckpointInfo:
+        """What a checkpoint says of the network, apart from metrics."""
+        raise NotImplementedError
+
     def check(self) -> None:
         self._loaders.check()
+        check_info(self.info())
 
     def batches_per_epoch(self) -> int:
         return self._loaders.batches_per_epoch()
@@ -59,13 +63,7 @@ class SplitTask:
         return f"{self._settings.model.name}: {train} training and {val} validation {self.noun}"
 
     def metadata(self) -> dict[str, Any]:
-        data, model = plain(self._settings.data), self._settings.model
-        del data["workers"]  # of this machine, and the same run gives the same file with any number
-        return {
-            "task": self.name,
-            "model": {"name": model.name, "arguments": model.arguments},
-            "data": data,
-        }
+        return self.info().metadata()
 
     def watch_evaluation(self, watch: Watch) -> None:
         """Have the batches of evaluation go through a function that shows how far it is."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping
@@ -44,16 +45,6 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[st
     write_atomically(path, save(tensors, metadata={_METADATA: json.dumps(described)}))
 
 
-def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the weights and the metadata that `save_weights` wrote.
-
-    Raises:
-        InputError: If the file is missing, truncated, damaged, or no checkpoint of ours.
-    """
-    with _opened(path) as file:
-        return _tensors_of(file, path), _metadata_of(file, path)
-
-
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """Return the tensors of any safetensors file.
 
@@ -66,9 +57,30 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """The metadata alone, without reading the weights; raises as `read_weights` does."""
+    """Return what `save_weights` wrote beside the weights, without reading them.
+
+    It is whatever the file has; :func:`ffconv.interop.checkpoint_info.read_info` takes what may be used.
+
+    Raises:
+        InputError: If the file is missing, truncated, damaged, or no checkpoint of ours.
+    """
     with _opened(path) as file:
-        return _metadata_of(file, path)
+        metadata = _described(file, path)
+    metadata.pop(_CHECKSUM, None)
+    if not metadata:
+        raise InputError(
+            f"{path} does not say which network it belongs to: it was not saved by ffconv train"
+            " (give such weights to a network with --model.weights)"
+        )
+    return metadata
+
+
+def has_metadata(path: Path) -> bool:
+    """Return True if the file has more of ours than a check sum; False for a damaged one."""
+    try:
+        return bool(read_metadata(path))
+    except InputError:
+        return False
 
 
 @contextlib.contextmanager
@@ -81,7 +93,7 @@ def _opened(path: Path) -> Iterator[Any]:
         require_regular(path)
         with safe_open(path, framework="pt") as file:
             yield file
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, MemoryError) as error:
         raise InputError(f"{path}: truncated or not a safetensors file ({error})") from error
 
 
@@ -102,17 +114,6 @@ def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str
         crc = zlib.crc32(f"{name} {tensor.dtype} {list(tensor.shape)}".encode(), crc)
         crc = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, crc)
     return f"{crc:08x}"
-
-
-def _metadata_of(file: Any, path: Path) -> dict[str, Any]:
-    metadata = _described(file, path)
-    metadata.pop(_CHECKSUM, None)
-    if not metadata:
-        raise InputError(
-            f"{path} does not say which network it belongs to: it was not saved by ffconv train"
-            " (give such weights to a network with --model.weights)"
-        )
-    return metadata
 
 
 def _described(file: Any, path: Path) -> dict[str, Any]:
@@ -142,7 +143,7 @@ def load_state(folder: Path) -> dict[str, Any] | None:
     reasons = []
     for name in (STATE, PREVIOUS_STATE):
         path = folder / name
-        if not path.is_file():
+        if not os.path.lexists(path):
             continue
         try:
             verify_torch_archive(path)

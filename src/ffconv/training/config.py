@@ -92,6 +92,9 @@ class LoopConfig:
         compile: Run the network through torch.compile.
         clip_norm: Largest norm of all gradients together; null does not clip.
         ema_decay: Keep an exponential moving average of weights and buffers with this decay; null keeps none.
+        precise_bn_samples: Training samples from which the statistics of batch norms are re-estimated before
+            each evaluation (precise BN); 0 evaluates with the running averages of training, which lag behind
+            in the first epochs of a short run.
         log_every: Steps between two looks at the loss; one look waits for the device.
         device: auto takes the accelerator if there is one; cpu stays on the processor.
     """
@@ -104,6 +107,7 @@ class LoopConfig:
     compile: bool = False
     clip_norm: float | None = None
     ema_decay: float | None = None
+    precise_bn_samples: int = 0
     log_every: int = 10
     device: Literal["auto", "cpu"] = "auto"
 
@@ -113,6 +117,10 @@ class LoopConfig:
         require(
             self.clip_norm is None or self.clip_norm > 0,
             f"loop.clip_norm={self.clip_norm} must be above 0, or null",
+        )
+        require(
+            self.precise_bn_samples >= 0,
+            f"loop.precise_bn_samples={self.precise_bn_samples} must be at least 0",
         )
         require(
             self.ema_decay is None or 0 < self.ema_decay < 1,

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from ffconv.pictures import COLOURS, new_figure, png
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Rows = Sequence[Mapping[str, float]]
 
@@ -17,6 +21,7 @@ _TITLES = {
 }
 _SETTINGS = {"epoch", "step", "samples_per_second"}
 _DASHES = ("-", "--", ":", "-.")
+_DECADE = 10
 
 
 def draw_curves(runs: Mapping[str, Rows]) -> bytes:
@@ -42,18 +47,30 @@ def draw_curves(runs: Mapping[str, Rows]) -> bytes:
                 axes.plot(
                     *zip(*points, strict=True),
                     marker="." if len(points) < 40 else "",
+                    clip_on=False,  # at 100 % a line lies on the frame
                     # A run has its colour, a quantity its dashes; one run alone has colours for quantities.
                     color=COLOURS[(number if len(runs) > 1 else position) % len(COLOURS)],
                     linestyle=_DASHES[position % len(_DASHES)] if len(runs) > 1 else "-",
                     label=name if len(runs) == 1 else f"{run}: {name}",
                 )
         axes.set(xlabel="epochs done", ylabel=title)
-        if title == "loss":
-            axes.set_yscale("log")
+        _scale(axes, title)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+        if len(runs) * len(names) > 1:
+            axes.legend(fontsize="small")
     return png(figure)
+
+
+def _scale(axes: Axes, title: str) -> None:
+    """Show losses of several decades on a log scale, and percents from 0 to at most 100."""
+    low, high = axes.dataLim.intervaly
+    if title == "loss" and low > 0 and high > _DECADE * low:
+        axes.set_yscale("log")
+    elif title.endswith("(%)"):
+        axes.set_ylim(0, min(100, max(1, 1.05 * high)))
+    else:
+        axes.ticklabel_format(axis="y", scilimits=(-3, 4))
 
 
 def _panels(runs: Mapping[str, Rows]) -> dict[str, list[str]]:
