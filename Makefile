@@ -5,13 +5,18 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 KERNELS := hatch_build.py $(wildcard src/ffconv/backends/cpu/*.hpp) src/ffconv/backends/cpu/library.cpp
 
-.PHONY: demo test lint check clean
+.PHONY: demo test test-slow test-all lint check clean
 
 demo: $(STAMP)
 	$(BIN)/ffconv demo --output demo
 
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
+
+test-slow: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m slow
+
+test-all: test test-slow
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -19,7 +24,7 @@ lint: $(STAMP)
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-check: lint test
+check: lint test-all
 
 $(STAMP): pyproject.toml constraints.txt $(KERNELS)
 	$(PYTHON) -m venv $(VENV)

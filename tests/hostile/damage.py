@@ -158,10 +158,8 @@ def lying_pickle(content: bytes, chance: random.Random) -> Iterator[tuple[str, b
                 b"K\0",
             )
         )
-        if number % 3 == 2:
-            damaged = _flipped(program, chance, 1)
-        else:
-            damaged = program[:place] + lie + program[place + 2 :]
+        lied = program[:place] + lie + program[place + 2 :]
+        damaged = _flipped(program, chance, 1) if number % 3 == 2 else lied
         yield f"{number}: {lie!r} at {place}", _archive({**members, pickled: damaged})
     yield "deep", _archive({**members, pickled: b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b"."})
 

@@ -134,10 +134,8 @@ class TestRefusesCode:
     )
     def test_calls(self, function, argument, named, old, tmp_path):
         marker = tmp_path / "ran"
-        if isinstance(argument, list):
-            argument = [part.format(marker) for part in argument]
-        else:
-            argument = argument.format(marker)
+        is_list = isinstance(argument, list)
+        argument = [part.format(marker) for part in argument] if is_list else argument.format(marker)
         content = {"state_dict": WEIGHTS, "bad": Calls(function, argument)}
         path = save(content, tmp_path / "bad.pth", _use_new_zipfile_serialization=not old)
         with pytest.raises(InputError, match=rf"bad\.pth: refused, reading it would run code: it .*{named}"):

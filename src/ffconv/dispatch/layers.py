@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,8 @@ from ffconv.dispatch import operators, table
 from ffconv.dispatch.decompose import is_plain_tensor, must_decompose
 from ffconv.dispatch.fft_backend import current_fft_backend
 from ffconv.functional.geometry import ConvGeometry
+
+_Class = TypeVar("_Class", bound=type)
 
 _CONVS = (nn.Conv2d, nn.Conv3d)
 _NORMS = (nn.BatchNorm2d, nn.BatchNorm3d)
@@ -50,7 +52,7 @@ def fused(kind: str) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]
     return decorate
 
 
-def own_type(cls: type) -> type:
+def own_type(cls: _Class) -> _Class:
     """Mark a class whose instances may run as part of an operator. Subclasses are not marked."""
     cls.own_type = cls  # pyright: ignore[reportAttributeAccessIssue]
     return cls
@@ -259,8 +261,8 @@ def spectral_parts(spectral: Any) -> SpectralParts | str:
     own = spectral._modules
     pairs = [(own["conv1"], own["bn1"])]
     for name in ("fu", "lfu"):
-        unit: Any = own.get(name)
-        if unit is None and name == "lfu":
+        unit: Any = own.get(name) or None
+        if name == "lfu" and not unit:
             continue
         if reason := _unusual(unit):
             return f"{name} {reason}"
@@ -408,9 +410,8 @@ def _update_running_stats(norms: Sequence[Any], stats: Sequence[Tensor], y: Tens
             continue
         if norm.num_batches_tracked is not None:
             norm.num_batches_tracked.add_(1)
-        momentum: Any = norm.momentum
-        if momentum is None:
-            momentum = 1.0 / norm.num_batches_tracked.to(mean.dtype)
+        count: Any = norm.num_batches_tracked
+        momentum = 1.0 / count.to(mean.dtype) if norm.momentum is None else norm.momentum
         values = y.shape[0] * size
         norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), momentum)
         norm.running_var.lerp_(var.to(norm.running_var.dtype) * (values / (values - 1)), momentum)
