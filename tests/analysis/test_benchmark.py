@@ -330,7 +330,9 @@ def test_the_report_names_units_machine_and_method() -> None:
     assert record["time_over_peer"] == 1.5
     assert record["milliseconds"] == (1.0, 2.0, 3.0)
     assert record["size"] == (224, 224)
-    assert record["transform"] == dict(zip(table.columns, table.rows[0], strict=True))["transform"] == "auto"
+    assert (
+        record["fft_backend"] == dict(zip(table.columns, table.rows[0], strict=True))["FFT backend"] == "auto"
+    )
 
 
 @pytest.mark.parametrize(

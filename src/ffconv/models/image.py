@@ -14,7 +14,7 @@ from timm.models import generate_default_cfgs
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
 
-from ffconv.errors import InputError
+from ffconv.errors import InputError, require
 from ffconv.models.registry import PAPER_CFG, enter
 from ffconv.nn import FFC2d, split_channels
 
@@ -36,7 +36,7 @@ class FFCResNet(ResNet):
         zero_init_last: Start the last norm of each block at zero.
         arguments: Those of ``timm.models.resnet.ResNet``, block and layers among them.
     Raises:
-        ffconv.errors.InputError: If ratio is outside [0, 1].
+        ffconv.errors.InputError: If ratio is outside [0, 1], or a switch is neither true nor false.
     """
 
     def __init__(
@@ -50,8 +50,10 @@ class FFCResNet(ResNet):
         zero_init_last: bool = False,
         **arguments: Any,
     ) -> None:
-        if not 0 <= ratio <= 1:
-            raise InputError(f"ratio={ratio} must lie in [0, 1]")
+        require(0 <= ratio <= 1, f"ratio={ratio} must lie in [0, 1]")
+        paths = {"local_to_global": local_to_global, "global_to_local": global_to_local}
+        for name, value in {"lfu": lfu, **paths, "se": se}.items():
+            require(isinstance(value, bool), f"{name}={value!r} must be true or false")
         if se:
             arguments["block_args"] = {
                 **(arguments.get("block_args") or {}),
@@ -59,7 +61,6 @@ class FFCResNet(ResNet):
             }
         super().__init__(zero_init_last=zero_init_last, **arguments)
         _ensure_shortcut(self.get_submodule("layer1.0"), arguments.get("norm_layer", nn.BatchNorm2d))
-        paths = {"local_to_global": local_to_global, "global_to_local": global_to_local}
         ratio_in = 0.0  # of the stem
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             ratio_out = 0.0 if stage is self.layer4 else ratio
