@@ -10,7 +10,7 @@ from textwrap import shorten
 from typing import Any
 
 import timm
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, register_model
 from torch import Tensor, nn
@@ -74,13 +74,13 @@ def create_network(name: str, arguments: Mapping[str, Any], *, weights: Path | N
     Raises:
         InputError: if the network refuses an argument, or is far larger than the file.
     """
-    try:
-        with nullcontext() if weights is None else _bounded(weights):
+    with nullcontext() if weights is None else _bounded(weights):
+        try:
             return timm.create_model(name, **arguments)
-    except Exception as error:  # constructors check little: wrong arguments end in any of them
-        given = {key: value for key, value in arguments.items() if key != "pretrained_cfg_overlay"}
-        told = shorten(", ".join(f"{key}={value}" for key, value in given.items()), 300)
-        raise InputError(f"model {name} with {told or 'no arguments'}: {first_line(error)}") from error
+        except Exception as error:  # constructors check little: wrong arguments end in any of them
+            given = {key: value for key, value in arguments.items() if key != "pretrained_cfg_overlay"}
+            told = shorten(", ".join(f"{key}={value}" for key, value in given.items()), 300)
+            raise InputError(f"model {name} with {told or 'no arguments'}: {first_line(error)}") from error
 
 
 # Networks are built in several steps, each of which enters modules anew.
@@ -91,8 +91,11 @@ _SPARE_VALUES = 2**24
 @contextmanager
 def _bounded(weights: Path) -> Iterator[None]:
     """Refuse to build a network of far more values or modules than a safetensors file has weights for."""
-    with safe_open(weights, framework="pt") as file:
-        most_modules = _MODULES_A_TENSOR * len(file.keys()) + _SPARE_MODULES
+    try:
+        with safe_open(weights, framework="pt") as file:
+            most_modules = _MODULES_A_TENSOR * len(file.keys()) + _SPARE_MODULES
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{weights}: truncated or not a safetensors file ({error})") from error
     most_values = 4 * weights.stat().st_size + _SPARE_VALUES
     values = modules = 0
 
