@@ -115,7 +115,7 @@ def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         path.rmdir()
     else:
-        path.unlink()
+        path.unlink(missing_ok=True)  # a damaged state is set aside
 
 
 def same(a: Any, b: Any) -> bool:
