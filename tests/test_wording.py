@@ -14,6 +14,7 @@ from ffconv.wording import counted, printable, say
         (1, "batch", "1 batch"),
         (2, "batch", "2 batches"),
         (2, "entry", "2 entries"),
+        (3, "epoch", "3 epochs"),
     ],
 )
 def test_one_thing_and_several(number: int, thing: str, words: str):

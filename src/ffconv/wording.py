@@ -54,4 +54,5 @@ def counted(number: int, thing: str) -> str:
         return f"1 {thing}"
     if thing.endswith("y"):
         return f"{number} {thing[:-1]}ies"
-    return f"{number} {thing}{'es' if thing.endswith(('s', 'ch')) else 's'}"
+    hissing = thing.endswith(("s", "ch")) and not thing.endswith("epoch")
+    return f"{number} {thing}{'es' if hissing else 's'}"

@@ -49,6 +49,7 @@ def test_elsewhere_work_of_more_than_two_seconds_has_lines(
 ):
     now = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr("ffconv.cli.progress._SILENT_SECONDS", 2.0)
     for _ in shown(range(30), "counting", total=30):
         now[0] += 1.0
     assert capsys.readouterr().err.splitlines() == ["counting: 3 of 30", "counting: 19 of 30"]

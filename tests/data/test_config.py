@@ -72,6 +72,11 @@ def test_a_refused_command_names_the_option(root):
         open_samples(DataConfig(val="pipe:cat x.tar"), "val")
 
 
+def test_a_command_is_refused_before_its_index_is_read():
+    with pytest.raises(InputError, match="'pipe:touch x' would run a command"):
+        open_samples(DataConfig(val="pipe:touch x", val_index="none.json"), "val")
+
+
 def test_a_command_behind_a_shard_is_not_run(root, tmp_path):
     val = f"val/000000.tar::pipe:touch {tmp_path / 'mark'}"
     with pytest.raises(InputError, match="would run a command"):

@@ -28,6 +28,12 @@ def test_only_the_converted_network_learns(tutorial: tuple[Path, dict[str, Any]]
     assert accuracy["plain"] < 0.7
 
 
+def test_a_trained_network_is_converted_and_learns(tutorial: tuple[Path, dict[str, Any]]):
+    names = tutorial[1]
+    assert not ffconv.conversion_report(names["trained"]).outdated_norms
+    assert names["tuned_accuracy"] > 0.7
+
+
 def test_the_printed_report_is_the_pages(tutorial: tuple[Path, dict[str, Any]]):
     report = str(ffconv.conversion_report(tutorial[1]["networks"]["fourier"]))
     assert "".join(f"    {line}\n" for line in report.splitlines()) in (DOCS / "tutorial.md").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import resource
 import signal
@@ -60,8 +61,7 @@ def attempt(name: str, folder: Path, connection: Connection) -> None:
         Image.new("RGB", (8, 8)).save(outside / "outside.png")
     content, expected = path.read_bytes(), kind.read(path)
     chance = random.Random(f"{SEED} {name}")
-    variants = [variant for generator in kind.variants for variant in generator(content, chance)]
-    for variant, damaged in variants:
+    for variant, damaged in itertools.chain(*(variants(content, chance) for variants in kind.variants)):
         connection.send(variant)
         path.write_bytes(damaged)
         connection.send(Result(variant, _outcome(kind, path, expected)))
@@ -115,7 +115,7 @@ def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         path.rmdir()
     else:
-        path.unlink()
+        path.unlink(missing_ok=True)  # a damaged state is set aside
 
 
 def same(a: Any, b: Any) -> bool:

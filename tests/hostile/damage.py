@@ -125,7 +125,7 @@ def lying_png(content: bytes, chance: random.Random) -> Iterator[tuple[str, byte
     for width, height in itertools.product(sides, sides):
         header = struct.pack(">II", width, height) + content[24:29]
         yield f"{width} x {height} pixels", content[:8] + _chunk(b"IHDR", header) + content[33:]
-    bomb = zlib.compress(bytes(2**28))
+    bomb = zlib.compress(bytes(2**27), level=1)
     for name, data in (
         (b"zTXt", b"x\0\0" + bomb),
         (b"iCCP", b"x\0\0" + bomb),
@@ -208,7 +208,7 @@ def lying_tar(content: bytes, chance: random.Random) -> Iterator[tuple[str, byte
 
 def _archive(members: Mapping[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", compression) as archive:
+    with zipfile.ZipFile(buffer, "w", compression, compresslevel=1) as archive:
         for name, data in members.items():
             archive.writestr(name, data)
     return buffer.getvalue()
@@ -245,7 +245,7 @@ def _flipped(content: bytes, chance: random.Random, count: int) -> bytes:
 
 @functools.cache
 def _bomb() -> bytes:
-    return _torch_archive(bytes(2**28), zipfile.ZIP_DEFLATED)
+    return _torch_archive(bytes(2**27), zipfile.ZIP_DEFLATED)
 
 
 def _torch_archive(program: bytes, compression: int = zipfile.ZIP_STORED) -> bytes:

@@ -7,7 +7,7 @@ import json
 import random
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -35,9 +35,11 @@ from ffconv.data.streaming import ShardStream
 from ffconv.data.transforms import ImageTransformConfig
 from ffconv.data.video_reading import open_with_pyav
 from ffconv.data.videos import class_names, listed_videos, read_list
+from ffconv.interop.hub import save_pretrained
 from ffconv.interop.reading import find_weights, read_checkpoint
 from ffconv.tasks.classification import Classification, ClassificationConfig
 from ffconv.tasks.networks import ModelConfig, load_trained
+from ffconv.tasks.packaging import open_for_hub
 from ffconv.tasks.person_boxes import BoxFile, Picture
 from ffconv.training.checkpoint import load_state, read_metadata, read_safetensors, save_state, save_weights
 from ffconv.training.folder import RunFolder
@@ -305,6 +307,20 @@ def _lying_metadata(content: bytes, chance: random.Random) -> Iterator[tuple[str
             yield name, path.read_bytes()
 
 
+def _package(name: str) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        network, about = open_for_hub(_checkpoint(folder))
+        save_pretrained(network, folder / "package", replace(about, checkpoint=None))
+        return folder / "package" / name
+
+    return make
+
+
+def _read_package(path: Path) -> Any:
+    found = load_trained(path.with_name("model.safetensors"))
+    return found.network.state_dict(), found.info.metadata()
+
+
 def _torch_file(**options: Any) -> Callable[[Path], Path]:
     def make(folder: Path) -> Path:
         generator = torch.Generator().manual_seed(0)
@@ -370,6 +386,8 @@ KINDS: dict[str, Kind] = {
     "state.pt": Kind(_state, _read_state, sound=_is_newest_or_announced),
     "checkpoint": Kind(_checkpoint, _read_trained, exact=True),
     "metadata of a checkpoint": Kind(_checkpoint, _read_trained, variants=(_lying_metadata,)),
+    "config.json": Kind(_package("config.json"), _read_package, variants=(broken_bytes, broken_json)),
+    "model.safetensors": Kind(_package("model.safetensors"), _read_package, exact=True),
     "torch archive": Kind(_torch_file(), _read_weights, exact=True),
     "pickle": Kind(_torch_file(), _read_weights, sound=_are_tensors, variants=(lying_pickle,)),
     "safetensors": Kind(

@@ -114,6 +114,37 @@ def test_a_network_of_ones_own_needs_its_architecture(tmp_path: Path):
     assert torch.equal(answer(again, (3, 32, 32)), answer(network, (3, 32, 32)))
 
 
+def test_a_network_of_ones_own_keeps_its_classes_and_preprocessing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def made() -> nn.Module:
+        return ffconv.convert(UNet(8, bilinear=True), example_input=torch.zeros(1, 3, 32, 32))
+
+    monkeypatch.chdir(tmp_path)
+    about = ffconv.About(
+        classes=("cat", "dog"), preprocessing={"input_size": (3, 48, 32), "mean": (0.5,) * 3}
+    )
+    ffconv.save_pretrained(made(), "mine", about)
+    card = (tmp_path / "mine" / "README.md").read_text()
+    assert "then ffconv.convert(network, ratio=0.25, lfu=True)" in card
+    assert "| classes | 2 |" in card
+    code = card.partition("```python\n")[2].partition("```")[0]
+    found: dict[str, Any] = {"made": made}
+    exec(code.replace("network = ...", "network = made()"), found)
+    assert found["classes"] == ["cat", "dog"]
+    known = found["network"].pretrained_cfg
+    assert (known["input_size"], known["mean"]) == ((3, 48, 32), (0.5, 0.5, 0.5))
+    ffconv.save_pretrained(found["network"], "again", about)
+    first, second = (json.loads((tmp_path / name / "config.json").read_text()) for name in ("mine", "again"))
+    assert first == second
+
+
+def test_unknown_preprocessing_of_ones_own_network_is_refused(tmp_path: Path):
+    about = ffconv.About(preprocessing={"size": 224})
+    with pytest.raises(InputError, match=r"preprocessing\.size: preprocessing has the fields input_size"):
+        ffconv.save_pretrained(UNet(8, bilinear=True), tmp_path, about)
+
+
 def test_a_network_of_another_shape_is_refused(tmp_path: Path):
     ffconv.save_pretrained(UNet(8, bilinear=True), tmp_path)
     with pytest.raises(InputError, match=r"model\.safetensors: the weights do not fit UNet: .*size mismatch"):
@@ -123,10 +154,59 @@ def test_a_network_of_another_shape_is_refused(tmp_path: Path):
 def test_a_changed_network_is_refused_with_what_changed(tmp_path: Path):
     network = small()
     network.add_module("extra", nn.Linear(2, 3))
-    message = r"test_resnet was changed after it was made.*extra.weight is \(3, 2\), not there"
+    message = r"test_resnet was changed after it was made.*\(extra is new\)"
     with pytest.raises(InputError, match=message):
         ffconv.save_pretrained(network, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def changed_eps(network: Any) -> None:
+    network.layer1[0].bn1.eps = 0.1
+
+
+def changed_activation(network: Any) -> None:
+    network.layer1[0].act1 = nn.GELU()
+
+
+def changed_pooling(network: Any) -> None:
+    network.maxpool = nn.Identity()
+
+
+def changed_stride(network: Any) -> None:
+    network.layer2[0].conv1.stride = (1, 1)
+
+
+def changed_forward(network: Any) -> None:
+    network.layer1[0].forward = lambda x: x
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        (changed_eps, r"layer1\.0\.bn1\.eps is 0\.1, not 1e-05"),
+        (changed_activation, r"layer1\.0\.act1 is a GELU, not a ReLU"),
+        (changed_pooling, r"maxpool is a Identity, not a MaxPool2d"),
+        (changed_stride, r"layer2\.0\.conv1\.stride is \(1, 1\), not \(2, 2\)"),
+        (changed_forward, r"layer1\.0\.forward was replaced"),
+    ],
+)
+@pytest.mark.parametrize("converted", [False, True])
+def test_another_setting_is_refused_by_name(
+    converted: bool, change: Callable[[Any], None], difference: str, tmp_path: Path
+):
+    network: Any = timm.create_model("resnet18", num_classes=2, layers=(1, 1, 1, 1))
+    network = ffconv.convert(network, lfu=False) if converted else network
+    change(network)
+    with pytest.raises(InputError, match=rf"resnet18 was changed .*\({difference}\)"):
+        ffconv.save_pretrained(network, tmp_path)
+
+
+def test_training_is_no_change(tmp_path: Path):
+    network: Any = small(drop_rate=0.2).train()
+    network.set_grad_checkpointing(True)
+    nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    ffconv.save_pretrained(nn.SyncBatchNorm.convert_sync_batchnorm(network), tmp_path)
+    assert ffconv.from_pretrained(tmp_path).drop_rate == 0.2
 
 
 def test_the_card_has_the_figures(tmp_path: Path):
@@ -204,16 +284,40 @@ def test_a_repository_is_fetched_at_its_revision(tmp_path: Path, monkeypatch: py
         asked.append((repo_id, name, options["revision"]))
         return str(tmp_path / name)
 
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda *arguments, **options: None)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
     ffconv.from_pretrained("me/mine", revision="v1")
     assert asked == [("me/mine", "config.json", "v1"), ("me/mine", "model.safetensors", "v1")]
 
 
-@pytest.mark.parametrize("source", ["me/mine", "no/such/folder"])
-def test_what_is_neither_folder_nor_repository_is_one_line(source: str, monkeypatch: pytest.MonkeyPatch):
+def test_what_is_neither_folder_nor_repository_is_one_line(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(InputError, match=f"no folder '{source}', and no such package on the Hub: [^\n]+$"):
+    with pytest.raises(InputError, match=r"no folder 'me/mine', and no such package on the Hub: [^\n]+$"):
+        ffconv.from_pretrained("me/mine")
+
+
+@pytest.mark.parametrize(
+    "source", ["mine", "no/such/folder", "./mine", "/mine", "~/mine", "me/mine.safetensors", "here/mine"]
+)
+def test_a_path_is_not_looked_for_on_the_hub(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", None)
+    with pytest.raises(InputError, match=rf"^no folder '{source}'; a repository of the Hub is"):
         ffconv.from_pretrained(source)
+
+
+def test_the_hub_is_asked_once(monkeypatch: pytest.MonkeyPatch):
+    asked = []
+
+    def unreachable(*arguments: Any, **options: Any) -> None:
+        asked.append(options["timeout"])
+        raise HTTPError("no route")
+
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", unreachable)
+    with pytest.raises(InputError, match=r"no folder 'me/mine', and no such package on the Hub: no route$"):
+        ffconv.from_pretrained("me/mine")
+    assert asked == [10]
 
 
 class FakeHub:

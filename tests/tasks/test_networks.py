@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from ffconv.errors import InputError
+from ffconv.models.registry import create_network
 from ffconv.tasks.networks import ModelConfig, build_network
 
 
@@ -65,3 +67,18 @@ def test_small_images_train(name: str, side: int):
     network = build_network(ModelConfig(name), 7)
     network(torch.randn(2, 3, side, side)).sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("resnet50", {}),
+        ("test_resnet", {"layers": (600, 1, 1, 1)}),
+        ("ffc_resnet18", {"layers": (600, 1, 1, 1)}),
+    ],
+    ids=["values", "modules", "modules converted"],
+)
+def test_a_network_far_larger_than_its_file_is_refused(name: str, arguments: dict[str, Any], tmp_path: Path):
+    save_file({"w": torch.zeros(1)}, tmp_path / "w.safetensors")
+    with pytest.raises(InputError, match=rf"model {name} with .*far larger than .*w\.safetensors"):
+        create_network(name, arguments, weights=tmp_path / "w.safetensors")

@@ -97,6 +97,18 @@ def test_a_damaged_value_of_a_state_gives_way_to_the_one_before(tmp_path: Path, 
     assert state["step"] == 0
 
 
+def test_a_damaged_state_does_not_become_the_one_before(tmp_path: Path):
+    for step in range(2):
+        save_state(tmp_path, {"step": step})
+    truncate(tmp_path / STATE)
+    with pytest.warns(UserWarning, match="going on from the checkpoint before"):
+        load_state(tmp_path)
+    save_state(tmp_path, {"step": 2})
+    truncate(tmp_path / STATE)
+    with pytest.warns(UserWarning, match="going on from the checkpoint before"):
+        assert load_state(tmp_path) == {"step": 0}
+
+
 def test_a_state_of_other_content_gives_way_to_the_one_before(tmp_path: Path):
     save_state(tmp_path, {"step": 0})
     (tmp_path / STATE).rename(tmp_path / PREVIOUS_STATE)

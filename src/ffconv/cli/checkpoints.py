@@ -9,11 +9,16 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ffconv.cli.parser import CommandParser
+from ffconv.cli.progress import announced
 from ffconv.errors import require
 from ffconv.files import checkpoint_file
+
+if TYPE_CHECKING:
+    from ffconv.interop.checkpoint_info import Info
+    from ffconv.tasks.networks import Trained
 
 
 def parse_by_task(parser: CommandParser, argv: Sequence[str], modules: Mapping[str, str]) -> Any:
@@ -63,3 +68,11 @@ def _first_operand(argv: Sequence[str]) -> str | None:
         if word.startswith("--") and "=" not in word and word != "--help":
             next(words, None)
     return None
+
+
+def load_checkpoint(path: Path, kind: type[Info]) -> Trained[Info]:
+    """Load a trained network, with a line where that takes long."""
+    from ffconv.tasks.networks import load_trained
+
+    with announced(f"loading {path}"):
+        return load_trained(path, kind)

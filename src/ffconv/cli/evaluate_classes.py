@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from ffconv.cli.checkpoints import checkpoint_file
+from ffconv.cli.checkpoints import checkpoint_file, load_checkpoint
 from ffconv.cli.evaluation import Evaluated, evaluate, section_of
 from ffconv.cli.parser import CommandParser
 from ffconv.files import write_atomically
@@ -27,15 +27,14 @@ def run(arguments: Any) -> int:
     """Prints the scores and writes their tables."""
     from ffconv.interop.checkpoint_info import ClipInfo, ImageInfo
     from ffconv.tasks import task_kind
-    from ffconv.tasks.networks import load_trained
     from ffconv.training.config import plain
 
     path = checkpoint_file(arguments.checkpoint, arguments.weights)
     if arguments.task == "action":
-        network, info = load_trained(path, ClipInfo)
+        network, info = load_checkpoint(path, ClipInfo)
         prepared = {"clip": plain(info.clip), "test": plain(info.views)}
     else:
-        network, info = load_trained(path, ImageInfo)
+        network, info = load_checkpoint(path, ImageInfo)
         prepared = {"transform": plain(info.transform)}
     data = section_of(arguments, _data_config(arguments.task), prepared, section="data")
     kind = task_kind(arguments.task)

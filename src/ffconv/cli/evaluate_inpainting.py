@@ -6,7 +6,7 @@ import dataclasses
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ffconv.cli.checkpoints import checkpoint_file
+from ffconv.cli.checkpoints import checkpoint_file, load_checkpoint
 from ffconv.cli.evaluation import Evaluated, evaluate, section_of
 from ffconv.cli.parser import CommandParser
 from ffconv.files import write_atomically
@@ -31,11 +31,10 @@ def run(arguments: Any) -> int:
     from ffconv.data.masks import MaskConfig
     from ffconv.interop.checkpoint_info import InpaintingInfo
     from ffconv.tasks.inpainting import Inpainting, InpaintingConfig
-    from ffconv.tasks.networks import load_trained
     from ffconv.training.config import plain
 
     path = checkpoint_file(arguments.checkpoint, arguments.weights)
-    trained, info = load_trained(path, InpaintingInfo)
+    trained, info = load_checkpoint(path, InpaintingInfo)
     prepared = {"transform": plain(info.transform)}
     config = InpaintingConfig(
         data=section_of(arguments, DataConfig, prepared, section="data"),

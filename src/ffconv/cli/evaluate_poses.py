@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ffconv.cli.checkpoints import checkpoint_file
+from ffconv.cli.checkpoints import checkpoint_file, load_checkpoint
 from ffconv.cli.evaluation import Evaluated, evaluate, section_of
 from ffconv.cli.parser import CommandParser
 from ffconv.wording import counted, say
@@ -27,11 +27,10 @@ def run(arguments: Any) -> int:
     from ffconv.data.pose_config import PoseDataConfig
     from ffconv.data.pose_transforms import PoseTestConfig
     from ffconv.interop.checkpoint_info import PoseInfo
-    from ffconv.tasks.networks import load_trained
     from ffconv.tasks.pose import Pose, PoseConfig
     from ffconv.training.config import plain
 
-    network, info = load_trained(checkpoint_file(arguments.checkpoint, arguments.weights), PoseInfo)
+    network, info = load_checkpoint(checkpoint_file(arguments.checkpoint, arguments.weights), PoseInfo)
     prepared = {"transform": plain(info.transform)}
     config = PoseConfig(
         data=section_of(arguments, PoseDataConfig, prepared, section="data"),

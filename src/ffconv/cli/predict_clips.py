@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ffconv.cli.checkpoints import add_device, checkpoint_file
+from ffconv.cli.checkpoints import add_device, checkpoint_file, load_checkpoint
 from ffconv.cli.likeliest import likeliest
 from ffconv.cli.main import INPUT_ERROR
 from ffconv.cli.parser import CommandParser
@@ -55,14 +55,13 @@ def run(arguments: Any) -> int:
     from ffconv.data.videos import VIDEOS
     from ffconv.interop.checkpoint_info import ClipInfo
     from ffconv.tasks.multi_view import scored_videos
-    from ffconv.tasks.networks import load_trained
     from ffconv.training.config import LoopConfig
     from ffconv.training.processes import share_of, start_accelerator
 
     for name in ("top", "batch_size"):
         require(getattr(arguments, name) > 0, f"{name}={getattr(arguments, name)} must be at least 1")
     views = ViewsConfig(arguments.clips, arguments.crops)
-    network, info = load_trained(checkpoint_file(arguments.checkpoint), ClipInfo)
+    network, info = load_checkpoint(checkpoint_file(arguments.checkpoint), ClipInfo)
     files = MediaFiles(arguments.videos, VIDEOS)
     targets = None if arguments.output is None else _targets(files.files, arguments.videos, arguments.output)
     prepare = PrepareViews(info.clip, views.clips, arguments.decoder)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ffconv.cli.checkpoints import add_device, checkpoint_file
+from ffconv.cli.checkpoints import add_device, checkpoint_file, load_checkpoint
 from ffconv.cli.likeliest import likeliest
 from ffconv.cli.main import INPUT_ERROR
 from ffconv.cli.parser import CommandParser
@@ -39,12 +39,11 @@ def run(arguments: Any) -> int:
     from ffconv.data.loading import LoaderSpec, eval_batches
     from ffconv.data.transforms import PrepareImage, eval_transform
     from ffconv.interop.checkpoint_info import ImageInfo
-    from ffconv.tasks.networks import load_trained
     from ffconv.training.config import LoopConfig
     from ffconv.training.processes import start_accelerator
 
     require(arguments.top > 0, f"top={arguments.top} must be at least 1")
-    trained = load_trained(checkpoint_file(arguments.checkpoint), ImageInfo)
+    trained = load_checkpoint(checkpoint_file(arguments.checkpoint), ImageInfo)
     files = ImageFiles(arguments.images)
     spec = LoaderSpec(batch_size=arguments.batch_size, workers=arguments.workers, on_error="skip")
     batches = eval_batches(files, PrepareImage(eval_transform(trained.info.transform)), spec=spec)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ffconv.cli.checkpoints import add_device, checkpoint_file
+from ffconv.cli.checkpoints import add_device, checkpoint_file, load_checkpoint
 from ffconv.cli.main import INPUT_ERROR
 from ffconv.cli.parser import CommandParser
 from ffconv.cli.progress import shown
@@ -76,13 +76,12 @@ def run(arguments: Any) -> int:
 
 def _predictor(arguments: Any) -> PosePredictor:
     from ffconv.interop.checkpoint_info import PoseInfo
-    from ffconv.tasks.networks import load_trained
     from ffconv.tasks.pose import PoseEstimator
     from ffconv.tasks.pose_prediction import PosePredictor
     from ffconv.training.config import LoopConfig
     from ffconv.training.processes import start_accelerator
 
-    network, info = load_trained(checkpoint_file(arguments.checkpoint), PoseInfo)
+    network, info = load_checkpoint(checkpoint_file(arguments.checkpoint), PoseInfo)
     test = info.test
     if arguments.flip is not None:
         test = dataclasses.replace(test, flip=arguments.flip)

@@ -99,6 +99,7 @@ def open_shards(config: FilesConfig, split: Split, media: Media) -> LocalShards 
         InputError: where they are missing, broken, or have no index.
     """
     location, allowed = config.location(split), config.allow_commands
+    require_allowed(location, allowed)
     given = config.train_index if split == "train" else config.val_index
 
     def stream(urls: Sequence[str], index: ShardIndex) -> ShardStream:

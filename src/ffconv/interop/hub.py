@@ -22,16 +22,19 @@ import torch
 from torch import nn
 
 from ffconv.analysis.networks import takes_clips
-from ffconv.errors import InputError
+from ffconv.errors import InputError, require
 from ffconv.files import make_folder, write_atomically
+from ffconv.interop.compare_networks import first_difference
 from ffconv.interop.model_card import About, model_card
-from ffconv.interop.package_info import CONFIG, WEIGHTS, read_config, read_package
+from ffconv.interop.package_info import CONFIG, WEIGHTS, describe_inputs, read_inputs, read_package
 from ffconv.interop.reading import read_checkpoint
 from ffconv.models.registry import put_weights
 from ffconv.surgery import conversion_report
 from ffconv.training.checkpoint import save_weights
 
 CARD = "README.md"
+_SECONDS_TO_ANSWER = 10
+_WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 
 
 def save_pretrained(
@@ -90,8 +93,9 @@ def from_pretrained(
         package = read_package(folder)
         name, network = package.name, package.create(weights)
     else:
-        read_config(folder / CONFIG)
-        name = type(network).__name__
+        name, described = type(network).__name__, read_inputs(folder)
+        known: Any = getattr(network, "pretrained_cfg", None) or {}
+        vars(network)["pretrained_cfg"] = {**known, **described}
     return put_weights(network, tensors, name=name, source=weights)
 
 
@@ -144,8 +148,8 @@ def _config(network: nn.Module, about: About) -> dict[str, Any]:
     ours: dict[str, Any] = {"version": __version__, "class": type(network).__name__}
     if takes_clips(network):
         ours["frames"] = about.frames
-    if not getattr(network, "pretrained_cfg", None):
-        return {"ffconv": ours}
+    if not _of_timm(network):
+        return {"ffconv": ours, **describe_inputs(about.classes, about.preprocessing)}
     architecture, arguments = _name_and_arguments(network)
     with TemporaryDirectory() as folder:
         from timm.models._hub import save_config_for_hf  # save_for_hf would write weights, too
@@ -165,11 +169,23 @@ def _config(network: nn.Module, about: About) -> dict[str, Any]:
         return json.loads((Path(folder) / CONFIG).read_text())
 
 
+def _of_timm(network: Any) -> bool:
+    """Return True for a network of timm's registry; those of users may have classes and sizes there, too."""
+    return bool((getattr(network, "pretrained_cfg", None) or {}).get("architecture"))
+
+
 def _name_and_arguments(network: Any) -> tuple[str, dict[str, Any]]:
     """Name and arguments by which timm makes this network."""
     from timm.models import get_model_args
 
-    name, arguments = network.pretrained_cfg["architecture"], get_model_args(network)
+    # timm leaves drop rates out; with them the same network comes back in training, too.
+    made_with = getattr(network, "_model_args", {})
+    rates = {
+        key: value
+        for key, value in made_with.items()
+        if key.startswith("drop_") or key.endswith("_drop_rate")
+    }
+    name, arguments = network.pretrained_cfg["architecture"], get_model_args(network, rates)
     candidates = [(name, arguments)]
     try:
         # timm.create_model drops None, so the arguments of what is read back have none.
@@ -179,35 +195,61 @@ def _name_and_arguments(network: Any) -> tuple[str, dict[str, Any]]:
         candidates.append(("ffc_converted", {"network": name, **arguments, **again}))
     except InputError:
         pass  # it was not converted
-    differences = []
+    differences: list[tuple[int, str]] = []
     for name, arguments in candidates:
         with torch.device("meta"):
             twin = timm.create_model(name, **arguments)
-        difference = _first_difference(twin, network)
+        difference = first_difference(twin, network)
         if difference is None:
             return name, arguments
-        differences.append(difference)
+        differences.append((len(_kinds(twin) & _kinds(network)), difference))
     raise InputError(
         f"{candidates[0][0]} was changed after it was made, and its name does not rebuild it"
-        f" ({differences[0]}): save it before fuse and the like, or without pretrained_cfg its weights alone"
+        f" ({max(differences)[1]}): save it before fuse and the like, or without pretrained_cfg its weights"
+        " alone"
     )
 
 
-def _first_difference(expected: nn.Module, found: nn.Module) -> str | None:
-    before, now = ({k: tuple(t.shape) for k, t in net.state_dict().items()} for net in (expected, found))
-    for key in (*before, *now):
-        if before.get(key) != now.get(key):
-            return f"{key} is {now.get(key, 'missing')}, not {before.get(key, 'there')}"
-    return None
+def _kinds(network: nn.Module) -> set[tuple[str, type]]:
+    return {(name, type(module)) for name, module in network.named_modules()}
 
 
 def _fetched(repo_id: str, revision: str | None, token: str | None) -> Path:
     """The folder of a repository's files in the Hub's cache."""
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFoundError
 
+    _require_repository(repo_id)
     with _said_in_a_line(f"no folder {repo_id!r}, and no such package on the Hub"):
-        files = [hf_hub_download(repo_id, file, revision=revision, token=token) for file in (CONFIG, WEIGHTS)]
+        unreachable = None
+        try:  # hf_hub_download asks five times, over half a minute
+            address = hf_hub_url(repo_id, CONFIG, revision=revision)
+            get_hf_file_metadata(address, token=token, timeout=_SECONDS_TO_ANSWER)
+        except HfHubHTTPError:
+            raise
+        except (OSError, HTTPError) as error:
+            unreachable = error
+        cached = {"revision": revision, "token": token, "local_files_only": unreachable is not None}
+        try:
+            files = [hf_hub_download(repo_id, file, **cached) for file in (CONFIG, WEIGHTS)]
+        except LocalEntryNotFoundError:
+            raise unreachable or InputError(f"{repo_id} has no {WEIGHTS}") from None
     return Path(files[0]).parent
+
+
+def _require_repository(source: str) -> None:
+    """Refuse at once what is a path rather than a repository of the Hub."""
+    path = Path(source)
+    require(not path.is_file(), f"{source} is a file: give the folder that holds {CONFIG} and {WEIGHTS}")
+    first, slash, rest = source.partition("/")
+    is_path = (
+        not slash
+        or "/" in rest
+        or source.startswith((".", "/", "~"))
+        or path.suffix in _WEIGHT_SUFFIXES
+        or Path(first).is_dir()
+    )
+    require(not is_path, f"no folder {source!r}; a repository of the Hub is written user/name")
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from ffconv.errors import InputError
 from ffconv.interop.checkpoint_info import CheckpointInfo
 from ffconv.interop.export_input import task_of
 from ffconv.nn import FFC1d, FFC2d, FFC3d
+from ffconv.surgery import conversion_report
 
 # The Hub's names of what our tasks do.
 _PIPELINES = {
@@ -86,7 +87,7 @@ def model_card(network: nn.Module, config: Mapping[str, Any], *, name: str, abou
         parts += ["## Metrics", _table(("metric", "value"), rows)]
     if task == "pose" and about.checkpoint is None:  # config.json does not say how heatmaps are read
         task = None
-    parts += ["## Use", _use(config, name, task), "## Cite", _CITATION]
+    parts += ["## Use", _use(network, config, name, task), "## Cite", _CITATION]
     return "\n\n".join(parts) + "\n"
 
 
@@ -133,14 +134,9 @@ def _multiply_adds(network: nn.Module, size: tuple[int, ...]) -> str:
         return "not counted: the network does not take such an input"
 
 
-def _use(config: Mapping[str, Any], name: str, task: str | None) -> str:
+def _use(network: nn.Module, config: Mapping[str, Any], name: str, task: str | None) -> str:
     if "architecture" not in config:
-        made = config["ffconv"]["class"]
-        return (
-            f"timm's registry does not have the architecture: build `{made}` as for training, then\n\n"
-            "```python\nimport ffconv\n\n"
-            f'network = ffconv.from_pretrained("{name}", network={made}(...))\n```'
-        )
+        return _use_of_own(network, config, name)
     source = "hf-hub" if "/" in name else "local-dir"
     lines = [
         "```python",
@@ -161,6 +157,28 @@ def _use(config: Mapping[str, Any], name: str, task: str | None) -> str:
     if task in commands:
         lines += ["", "or, with the files in FOLDER,", "", f"```sh\nffconv {commands[task]}\n```"]
     return "\n".join(lines)
+
+
+def _use_of_own(network: nn.Module, config: Mapping[str, Any], name: str) -> str:
+    """How the weights of a network are read that timm's registry does not have."""
+    made = f"a {config['ffconv']['class']}, built as for training"
+    try:
+        report = conversion_report(network)
+        made += f", then ffconv.convert(network, ratio={report.ratio:g}, lfu={report.lfu})"
+    except InputError:
+        pass  # it was not converted
+    lines = [
+        "timm's registry does not have the architecture: build the network, then",
+        "",
+        "```python",
+        "import ffconv",
+        "",
+        f"network = ...  # {made}",
+        f'network = ffconv.from_pretrained("{name}", network=network)',
+    ]
+    if "label_names" in config:
+        lines.append('classes = network.pretrained_cfg["label_names"]')
+    return "\n".join([*lines, "```"])
 
 
 def _table(head: tuple[str, str], rows: Iterable[tuple[str, str]]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -124,6 +124,43 @@ def read_package(folder: Path, *, log: bool = True) -> PackageInfo:
     if log:
         log_dropped(path, dropped)
     return info
+
+
+def describe_inputs(classes: Sequence[str], preprocessing: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what :func:`read_inputs` reads: classes and preprocessing of a network of one's own, for JSON.
+
+    Raises:
+        InputError: for a field of preprocessing that timm does not have, or of another type.
+    """
+    dropped: list[str] = []
+    plain = {
+        name: list(value) if isinstance(value, tuple) else value for name, value in preprocessing.items()
+    }
+    read_section(TimmPreprocessing, plain, "preprocessing", dropped)
+    known = ", ".join(each.name for each in dataclasses.fields(TimmPreprocessing))
+    require(not dropped, f"{', '.join(dropped)}: preprocessing has the fields {known}")
+    described: dict[str, Any] = {"label_names": list(classes), "pretrained_cfg": plain}
+    return {name: value for name, value in described.items() if value}
+
+
+def read_inputs(folder: Path) -> dict[str, Any]:
+    """Return classes and preprocessing of a package, by the names of timm's ``pretrained_cfg``.
+
+    Raises:
+        InputError: in one line, if config.json is missing or damaged, or a field is of another type.
+    """
+    path, dropped = folder / CONFIG, list[str]()
+    config = read_config(path)
+    try:
+        known = read_table(config.get("pretrained_cfg") or {}, "pretrained_cfg")
+        names = {each.name for each in dataclasses.fields(TimmPreprocessing)}
+        about = {name: value for name, value in known.items() if name in names}
+        found = vars(read_section(TimmPreprocessing, about, "pretrained_cfg", dropped))
+        classes = _read_label_names(config.get("label_names", known.get("label_names")))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    described = {**found, "label_names": list(classes)}
+    return {name: value for name, value in described.items() if value is not None and value != []}
 
 
 def read_config(path: Path) -> dict[str, Any]:

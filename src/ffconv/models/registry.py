@@ -10,6 +10,7 @@ from textwrap import shorten
 from typing import Any
 
 import timm
+from safetensors import SafetensorError, safe_open
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, register_model
 from torch import Tensor, nn
@@ -73,35 +74,40 @@ def create_network(name: str, arguments: Mapping[str, Any], *, weights: Path | N
     Raises:
         InputError: if the network refuses an argument, or is far larger than the file.
     """
-    try:
-        with nullcontext() if weights is None else _bounded(weights):
+    with nullcontext() if weights is None else _bounded(weights):
+        try:
             return timm.create_model(name, **arguments)
-    except Exception as error:  # constructors check little: wrong arguments end in any of them
-        given = {key: value for key, value in arguments.items() if key != "pretrained_cfg_overlay"}
-        told = shorten(", ".join(f"{key}={value}" for key, value in given.items()), 300)
-        raise InputError(f"model {name} with {told or 'no arguments'}: {first_line(error)}") from error
+        except Exception as error:  # constructors check little: wrong arguments end in any of them
+            given = {key: value for key, value in arguments.items() if key != "pretrained_cfg_overlay"}
+            told = shorten(", ".join(f"{key}={value}" for key, value in given.items()), 300)
+            raise InputError(f"model {name} with {told or 'no arguments'}: {first_line(error)}") from error
 
 
-# The largest networks of timm have 2,000 modules, and FFCs a handful for each convolution.
-_MOST_MODULES = 10_000
+# Networks are built in several steps, each of which enters modules anew.
+_MODULES_A_TENSOR, _SPARE_MODULES = 10, 1000
 _SPARE_VALUES = 2**24
 
 
 @contextmanager
 def _bounded(weights: Path) -> Iterator[None]:
-    """Refuse to build a network of far more values than a file has bytes, or of endlessly many modules."""
-    bound = 4 * weights.stat().st_size + _SPARE_VALUES
+    """Refuse to build a network of far more values or modules than a safetensors file has weights for."""
+    try:
+        with safe_open(weights, framework="pt") as file:
+            most_modules = _MODULES_A_TENSOR * len(file.keys()) + _SPARE_MODULES
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{weights}: truncated or not a safetensors file ({error})") from error
+    most_values = 4 * weights.stat().st_size + _SPARE_VALUES
     values = modules = 0
 
     def count_values(module: nn.Module, name: str, tensor: Tensor | None) -> None:
         nonlocal values
         values += 0 if tensor is None else tensor.numel()
-        require(values <= bound, f"far larger than {weights}")
+        require(values <= most_values, f"far larger than {weights}")
 
     def count_modules(module: nn.Module, name: str, submodule: nn.Module | None) -> None:
         nonlocal modules
         modules += 1
-        require(modules <= _MOST_MODULES, f"more than {_MOST_MODULES} modules")
+        require(modules <= most_modules, f"far larger than {weights}")
 
     hooks = [
         register_module_parameter_registration_hook(count_values),
@@ -130,5 +136,6 @@ def put_weights(network: nn.Module, weights: Mapping[str, Tensor], *, name: str,
         network.load_state_dict(weights)
     except RuntimeError as error:
         lines = str(error).splitlines()
-        raise InputError(f"{source}: the weights do not fit {name}: {' '.join(lines[1:3])}") from error
+        told = shorten(" ".join(lines[1:3]), 300)
+        raise InputError(f"{source}: the weights do not fit {name}: {told}") from error
     return network.eval()

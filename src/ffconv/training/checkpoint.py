@@ -24,6 +24,7 @@ from ffconv.files import require_regular, verify_torch_archive, write_atomically
 
 STATE = "state.pt"
 PREVIOUS_STATE = "state.previous.pt"
+DAMAGED_STATE = "state.damaged.pt"
 _METADATA = "ffconv"
 _CHECKSUM = "crc32"  # in the metadata: safetensors has no check sum of its own
 
@@ -137,6 +138,8 @@ def save_state(folder: Path, state: Mapping[str, Any]) -> None:
 def load_state(folder: Path) -> dict[str, Any] | None:
     """Return the newest state in the folder that is complete and undamaged, or None where there is none.
 
+    A damaged newest state is set aside under another name.
+
     Raises:
         InputError: If there are states and none of them can be read.
     """
@@ -155,6 +158,9 @@ def load_state(folder: Path) -> dict[str, Any] | None:
             reasons.append(f"{path}: {first_line(error)}")
             continue
         if reasons:
+            # Else the next save would keep the damaged one as the state before.
+            with contextlib.suppress(OSError):
+                os.replace(folder / STATE, folder / DAMAGED_STATE)
             warnings.warn(f"going on from the checkpoint before ({name}): {reasons[0]}", stacklevel=2)
         return state
     if reasons:

@@ -10,6 +10,7 @@ skipped.csv        unreadable samples that were left out, and why
 best.safetensors   weights of the best epoch so far, averaged ones where an average is kept
 last.safetensors   weights of the last complete epoch, likewise
 state.pt           what the run needs to go on; state.previous.pt is the one before
+state.damaged.pt   a state that was damaged when the run went on from the one before
 run.lock           the process that works here, while it does
 """
 

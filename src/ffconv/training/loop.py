@@ -32,6 +32,7 @@ from ffconv.training.optim import Schedule, build_optimizer, peak_learning_rate
 from ffconv.training.progress import Reporter, folded
 from ffconv.training.signals import StopSignals
 from ffconv.training.task import Batch, DrawsPictures, Task, channels_last
+from ffconv.wording import counted
 
 # Columns of an epoch's row that its line shows otherwise or not at all.
 _UNSHOWN = ("epoch", "step", "samples_per_second")
@@ -160,10 +161,10 @@ class Trainer:
         """Say what is about to run, and why its first step takes long."""
         loop, device = self.config.loop, self.accelerator.device
         parameters = sum(parameter.numel() for parameter in self.network.parameters())
-        batches = f"{self.steps_per_epoch} steps of {loop.batch_size} {self.task.unit}"
+        batches = f"{counted(self.steps_per_epoch, 'step')} of {loop.batch_size} {self.task.unit}"
         self.reporter.say(self.task.describe())
         size = f"{parameters / 1e6:.2f} M parameters"
-        self.reporter.say(f"{size} on {device}, {loop.epochs} epochs of {batches}")
+        self.reporter.say(f"{size} on {device}, {counted(loop.epochs, 'epoch')} of {batches}")
         if self.at.step == loop.epochs * self.steps_per_epoch:
             return
         begun = f"after {self.at.step} steps: " if self.at.step else ""
