@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -214,3 +218,28 @@ def test_a_named_backend_takes_the_kernels_place(name: Any) -> None:
 def test_batch_statistics_of_one_value_are_refused_as_by_torch() -> None:
     with pytest.raises(ValueError, match="more than 1 value"):
         FFC2d(8, 8, 1, ratio=0.5).train()(torch.randn(1, 8, 1, 1))
+
+
+UNEQUAL_STRIDES = """
+import torch
+from assertions import assert_matches_definition
+from ffconv.nn import FFC2d
+torch.set_num_threads(2)
+for stride in ((2, 1), (1, 2), (3, 1)):
+    for size in ((9, 8), (16, 7), (5, 20)):
+        for memory_format in (torch.contiguous_format, torch.channels_last):
+            layer = FFC2d(16, 24, 1, stride, ratio=0.5).to(memory_format=memory_format)
+            x = torch.randn(2, 16, *size).contiguous(memory_format=memory_format)
+            assert_matches_definition(layer, x)
+"""
+
+
+@pytest.mark.slow
+def test_unequal_strides_of_a_1x1_kernel_in_a_process_of_their_own() -> None:
+    """A damaged heap would end the process."""
+    paths = [str(Path(__file__).parents[1]), *sys.path]
+    checked = {**os.environ, "MALLOC_CHECK_": "3", "PYTHONPATH": os.pathsep.join(paths)}
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", UNEQUAL_STRIDES], env=checked, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr

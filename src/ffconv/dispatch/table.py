@@ -20,6 +20,7 @@ from ffconv.backends.cpu import kernels
 from ffconv.backends.cpu import layers as cpu_layers
 from ffconv.dispatch.decompose import is_plain_tensor
 from ffconv.dispatch.fft_backend import current_fft_backend
+from ffconv.functional.ffc import has_onednn_fault
 from ffconv.functional.fft import column_weights
 from ffconv.functional.geometry import ConvGeometry, encode_geometry
 
@@ -287,6 +288,8 @@ def _cpu_ffc_supports(call: FFCCall) -> str | None:
         return "all channels are global, so that there is no convolution"
     if reason := _cpu_tensors([call.x, *call.weights, call.bias, *call.tensors, call.residual]):
         return reason
+    if has_onednn_fault(call.geometry.kernel_size, call.geometry.stride) and needs_gradients(call):
+        return "a 1x1 kernel with unequal strides, whose backward pass in oneDNN is faulty"
     if torch.compiler.is_compiling():
         return None
     if reason := _transform_sizes(call, call.size):

@@ -103,7 +103,19 @@ def conv(
     groups: int = 1,
 ) -> Tensor:
     """Apply ``F.conv1d``, ``conv2d`` or ``conv3d``, by the number of axes of the weight."""
+    if has_onednn_fault(weight.shape[2:], stride) and not any(padding):
+        x = x[(slice(None), slice(None), *(slice(None, None, step) for step in stride))]
+        stride = (1,) * len(stride)
     return _CONV[weight.dim() - 2](x, weight, bias, stride, padding, dilation, groups)
+
+
+def has_onednn_fault(kernel_size: Sequence[int], stride: Sequence[int]) -> bool:
+    """Return True for 1x1 kernels with unequal strides.
+
+    Their backward pass in oneDNN, as of torch 2.15, can write outside of its memory; see
+    benchmarks/onednn_unequal_strides.py. The same convolution of every second pixel does not.
+    """
+    return max(kernel_size) == 1 and len(set(stride)) > 1
 
 
 def block_weight(weights: Sequence[Tensor | None], shape: Sequence[int]) -> Tensor:
