@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -69,7 +71,7 @@ def _autocast(family: Family, dtype: torch.dtype) -> None:
     with torch.autocast("cpu", dtype):
         assert_near(network.eval()(x), expected, dtype)
         network.train()(x).float().square().mean().backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+    _assert_finite_gradients(network, x, dtype)
 
 
 def _whole(family: Family, dtype: torch.dtype) -> None:
@@ -81,7 +83,29 @@ def _whole(family: Family, dtype: torch.dtype) -> None:
     assert y.dtype == dtype
     assert_near(y, expected, dtype)
     network.train()(x.to(dtype)).float().square().mean().backward()
+    _assert_finite_gradients(network, x, dtype)
+
+
+def _assert_finite_gradients(network: nn.Module, x: Tensor, dtype: torch.dtype) -> None:
+    if x.dim() == 5 and dtype == torch.bfloat16 and not _conv3d_gradients_are_finite():
+        pytest.skip("torch's own nn.Conv3d gives NaN as gradients in bfloat16 on this processor")
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+
+
+@functools.cache
+def _conv3d_gradients_are_finite() -> bool:
+    """Run plain convolutions of clips, whose weight gradients oneDNN gets wrong on some processors."""
+    for channels, outputs, kernel, stride in (
+        (3, 16, (5, 7, 7), (1, 2, 2)),
+        (16, 8, (3, 1, 1), (1, 1, 1)),
+    ) * 3:
+        conv = nn.Conv3d(
+            channels, outputs, kernel, stride, padding=[k // 2 for k in kernel], bias=False
+        ).bfloat16()
+        conv(torch.randn(2, channels, 4, 24, 24).bfloat16()).float().square().mean().backward()
+        if conv.weight.grad is None or not conv.weight.grad.isfinite().all():
+            return False
+    return True
 
 
 def assert_near(y: Tensor, expected: Tensor, dtype: torch.dtype) -> None:

@@ -86,7 +86,7 @@ def test_tables_hold_the_papers_rows():
 
 def test_a_row_tells_switches_cost_and_score():
     _, lfu, paths = (report.table for report in reports(ALL))
-    assert lfu.rows[1] == ("0.25", "yes", "yes", "yes", "1.8", "11.60", "70.50 ± 0.71", "2")
+    assert lfu.rows[1] == ("0.25", "yes", "yes", "yes", "11.60", "1.800", "70.50 ± 0.71", "2")
     assert [(row[2], row[3]) for row in paths.rows] == [
         ("yes", "yes"),
         ("yes", "no"),

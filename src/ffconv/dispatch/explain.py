@@ -49,6 +49,7 @@ def explain(model: nn.Module, *example: Any) -> Explanations:
         model: A network with ``FFC1d``, ``FFC2d`` or ``FFC3d`` layers.
         example: Arguments of a call.
     Example:
+        >>> import torch
         >>> from ffconv import FFC2d
         >>> explain(FFC2d(16, 16, 3, groups=2, ratio=0.5), torch.zeros(1, 16, 8, 8))[0].reasons
         (('ffc', 'groups=2: each path has convolutions of its own'),)
