@@ -243,3 +243,25 @@ def test_unequal_strides_of_a_1x1_kernel_in_a_process_of_their_own() -> None:
         [sys.executable, "-W", "ignore", "-c", UNEQUAL_STRIDES], env=checked, capture_output=True, text=True
     )
     assert ended.returncode == 0, ended.stderr
+
+
+@needs_kernels
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 1), (3, 2)])
+def test_values_that_are_not_finite_stay_where_torch_leaves_them(kernel: int, stride: int, bad: float) -> None:
+    layer = FFC2d(24, 48, kernel, stride, kernel // 2, ratio=0).eval()
+    for row, column in itertools.product(range(8, 12), repeat=2):
+        x = torch.randn(1, 24, 24, 24)
+        x[0, 3, row, column] = bad
+        with torch.no_grad():
+            found = layer(x)
+            expected = torch.nn.functional.conv2d(x, layer.weight_l2l, layer.bias, stride, kernel // 2)
+        torch.testing.assert_close(found.isfinite(), expected.isfinite())
+
+
+@needs_kernels
+def test_transforms_of_channels_do_not_mix() -> None:
+    x = torch.randn(1, 20, 9, 8)
+    x[0, 3, 4, 4] = float("nan")
+    reached = (~kernels.rfft2(x).isfinite()).nonzero()[:, 1].unique()
+    assert reached.tolist() == [6, 7]
