@@ -3,9 +3,11 @@
 Importing the package enters the ``ffc_*`` networks in timm's registry.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from ffconv.dispatch import explain, fft_backend, set_fft_backend
+from ffconv.errors import InputError
 from ffconv.interop.hub import About, from_pretrained, push_to_hub, save_pretrained
 from ffconv.interop.weights import load_weights
 from ffconv.models import FFCResNet, NonLocalBlock
@@ -14,6 +16,7 @@ from ffconv.surgery import Temporal, conversion_report, convert, fuse, inflate, 
 
 if TYPE_CHECKING:
     from ffconv.tasks.inpaint import inpaint
+    from ffconv.tasks.predictor import Predictor
 
 __version__ = "0.1.0"
 
@@ -24,8 +27,10 @@ __all__ = [
     "FFC3d",
     "FFCResNet",
     "FourierUnit",
+    "InputError",
     "LocalFourierUnit",
     "NonLocalBlock",
+    "Predictor",
     "SpectralTransform",
     "Temporal",
     "conversion_report",
@@ -44,10 +49,16 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Import `inpaint` when it is first used: its room costs as much as the rest."""
-    if name != "inpaint":
-        raise AttributeError(f"module 'ffconv' has no attribute {name!r}")
-    from ffconv.tasks.inpaint import inpaint
+#: Imported when they are first used: their modules take as long to import as all the others.
+_LAZY = {"Predictor": "ffconv.tasks.predictor", "inpaint": "ffconv.tasks.inpaint"}
 
-    return inpaint
+
+def __getattr__(name: str) -> Any:
+    """Import what `_LAZY` names when it is first used."""
+    if name not in _LAZY:
+        raise AttributeError(f"module 'ffconv' has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

@@ -10,11 +10,11 @@ import torch
 
 from commands import QUICK_TRAIN, evaluated, finish, image_folder, refused, start, torchrun
 from ffconv.cli import main
-from ffconv.cli.likeliest import class_titles
 from ffconv.data.config import DataConfig, open_samples
 from ffconv.data.transforms import PrepareImage, eval_transform
 from ffconv.interop.checkpoint_info import ImageInfo
 from ffconv.metrics.classification import ClassificationMetrics
+from ffconv.tasks.class_prediction import class_titles
 from ffconv.tasks.confusion import draw_confusion
 from ffconv.tasks.networks import load_trained
 from ffconv.training.checkpoint import read_metadata, read_safetensors, save_weights

@@ -9,9 +9,9 @@ from torch import nn
 
 from commands import image_folder, predicted
 from ffconv.cli import main
-from ffconv.cli.likeliest import class_titles
 from ffconv.data.config import DataConfig
 from ffconv.data.transforms import ImageTransformConfig
+from ffconv.tasks.class_prediction import class_titles
 from ffconv.tasks.classification import Classification, ClassificationConfig
 from ffconv.tasks.networks import ModelConfig, load_trained
 from ffconv.training.checkpoint import read_metadata, read_safetensors, save_weights

@@ -11,6 +11,7 @@ import yaml
 
 from commands import QUICK_TRAIN, image_folder, refused, state_of
 from ffconv.cli import main
+from ffconv.tasks import TASKS
 
 
 @pytest.fixture(scope="module")
@@ -158,3 +159,61 @@ def test_divergence_is_one_line_with_the_step(tmp_path: Path, capsys: pytest.Cap
     printed = refused([*words, "--schedule.warmup_epochs", "0", "--checkpoint.every", "1"], capsys)
     assert "step" in printed
     assert "the run is stopped" in printed
+
+
+def helped(words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """What a command prints on a terminal of 80 columns before it ends with code 0."""
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit, match="0"):
+        main(words)
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("command", ["train", "ablate"])
+def test_help_is_short_and_lists_all_tasks(
+    command: str, task: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    printed = helped([command, "--task", task, "--help"], capsys, monkeypatch)
+    assert len(printed.splitlines()) < 60
+    assert "--task {action,classification,inpainting,pose}" in printed
+    assert f"(default: {task})" in " ".join(printed.split())
+    assert all(option in printed for option in ("--data.path", "--loop.epochs", "--output", "--help-all"))
+    assert "--optim.momentum" not in printed
+
+
+@pytest.mark.parametrize(
+    ("task", "option"),
+    [("classification", "--loss.mixup"), ("pose", "--data.transform.input_size"), ("action", "--freeze_bn")],
+)
+def test_all_options_of_the_task_are_listed(
+    task: str, option: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    printed = helped(["train", "--task", task, "--help-all"], capsys, monkeypatch)
+    assert option in printed
+    assert "--optim.momentum" in printed
+
+
+def test_types_are_in_words(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    printed = " ".join(helped(["train", "--help-all"], capsys, monkeypatch).split())
+    assert "uses all. (type: integer or null, default: null)" in printed
+    assert "adamw). (type: 2 numbers, default: (0.9, 0.999))" in printed
+    assert "(steps). (type: integers, default: (30, 60, 80))" in printed
+    assert not any(word in printed for word in ("Literal[", "type: str", "type: float", "dict["))
+
+
+def test_help_follows_the_recipe(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    printed = helped(["train", "--config", "small/figures", "--help"], capsys, monkeypatch)
+    assert "(default: pose)" in " ".join(printed.split())
+
+
+def test_a_task_other_than_the_recipes_is_refused(capsys: pytest.CaptureFixture[str]):
+    printed = refused(["train", "--config", "small/digits", "--task", "pose"], capsys)
+    assert "--task pose: the recipe is of classification" in printed
+
+
+def test_a_task_without_a_recipe_has_its_own_options(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", "--task", "pose", "--data.format", "figures", "--print_config"])
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert (config["task"], config["model"]["name"]) == ("pose", "ffc_pose_resnet50")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ffconv.cli.parser import CommandParser
 from ffconv.cli.recipes import parse_over_recipe, take_recipes
-from ffconv.cli.train import add_run_arguments, configs, train
+from ffconv.cli.train import FIRST_OPTIONS, add_run_arguments, configs, train
 from ffconv.errors import InputError
 from ffconv.wording import say
 
@@ -32,7 +32,8 @@ def parse(parser: CommandParser, argv: Sequence[str]) -> Any:
         help="names or groups: table2, table3, cross-scale, plain, ratioR[-lfu][-no-l2g][-no-g2l]",
     )
     parser.add_argument("--seeds", type=int, default=3, help="runs of each variant")
-    add_run_arguments(parser, recipe)
+    add_run_arguments(parser, recipe, words)
+    parser.shorten_help(("variants", "seeds", *FIRST_OPTIONS), usage="[--config RECIPE] [--OPTION VALUE ...]")
     recipe.setdefault("output", f"runs/ablate-{name or 'ffc'}")
     return parse_over_recipe(parser, recipe, words)
 

@@ -56,8 +56,8 @@ def _data_config(task: str) -> Any:
 
 
 def _report(found: Evaluated, sample: str) -> None:
-    from ffconv.cli.likeliest import class_titles
     from ffconv.metrics.classification import write_per_class
+    from ffconv.tasks.class_prediction import class_titles
     from ffconv.tasks.confusion import draw_confusion
 
     scores: ClassificationScores = found.scores

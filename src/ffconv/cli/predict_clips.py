@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ffconv.cli.checkpoints import add_device, checkpoint_file, load_checkpoint
-from ffconv.cli.likeliest import likeliest
 from ffconv.cli.main import INPUT_ERROR
 from ffconv.cli.parser import CommandParser
 from ffconv.cli.progress import shown
@@ -46,56 +45,38 @@ def add_arguments(parser: CommandParser, task: str) -> None:
 
 def run(arguments: Any) -> int:
     """Prints the predictions; returns 2 if some video could not be read, after those of the others."""
-    import torch
-
     from ffconv.data.clip_config import ViewsConfig
-    from ffconv.data.clips import PrepareViews
-    from ffconv.data.loading import LoaderSpec, eval_batches
     from ffconv.data.media import MediaFiles
     from ffconv.data.videos import VIDEOS
     from ffconv.interop.checkpoint_info import ClipInfo
-    from ffconv.tasks.multi_view import scored_videos
-    from ffconv.training.config import LoopConfig
-    from ffconv.training.processes import share_of, start_accelerator
+    from ffconv.tasks.class_prediction import ClipPredictor
+    from ffconv.tasks.networks import choose_device
 
     for name in ("top", "batch_size"):
         require(getattr(arguments, name) > 0, f"{name}={getattr(arguments, name)} must be at least 1")
     views = ViewsConfig(arguments.clips, arguments.crops)
-    network, info = load_checkpoint(checkpoint_file(arguments.checkpoint), ClipInfo)
+    trained = load_checkpoint(checkpoint_file(arguments.checkpoint), ClipInfo)
     files = MediaFiles(arguments.videos, VIDEOS)
     targets = None if arguments.output is None else _targets(files.files, arguments.videos, arguments.output)
-    prepare = PrepareViews(info.clip, views.clips, arguments.decoder)
-    batches = eval_batches(files, prepare, spec=LoaderSpec(1, workers=arguments.workers, on_error="skip"))
-    accelerator = start_accelerator(LoopConfig(device=arguments.device))
-    network = network.to(accelerator.device)
-    records = []
-    with torch.no_grad():
-        share = share_of(accelerator, arguments.batch_size)
-        scored = scored_videos(network, batches, info.clip, views=views, share=share)
-        for video in shown(scored, "predicting", total=len(files)):
-            named = [
-                likeliest(scores, info.classes, top=arguments.top)
-                for scores in (video.scores, *video.clip_scores)
-            ]
-            records.append(_record(files.files[video.index], named, video.spans.tolist()))
+    predictor = ClipPredictor(
+        trained,
+        choose_device(arguments.device),
+        views=views,
+        top=arguments.top,
+        batch_size=arguments.batch_size,
+        decoder=arguments.decoder,
+    )
+    batches = predictor.batches(files, workers=arguments.workers, on_error="skip")
+    records = [
+        {"video": str(files.files[index]), **found}
+        for index, found in shown(predictor.predict(batches), "predicting", total=len(files))
+    ]
     _print(records, arguments.format)
     if targets is not None:
         _draw(records, targets, arguments.decoder)
     for sample in batches.skipped:
         say(f"ffconv: {sample.name}: {sample.reason}", file=sys.stderr)
     return INPUT_ERROR if batches.skipped else 0
-
-
-def _record(file: Path, named: Sequence[Any], spans: Sequence[Sequence[float]]) -> dict[str, Any]:
-    whole, *clips = named
-    return {
-        "video": str(file),
-        "predictions": whole,
-        "clips": [
-            {"start": round(start, 3), "end": round(end, 3), "predictions": found}
-            for (start, end), found in zip(spans, clips, strict=True)
-        ],
-    }
 
 
 def _print(records: Sequence[dict[str, Any]], form: str) -> None:

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from ffconv.cli.checkpoints import add_device, checkpoint_file, load_checkpoint
-from ffconv.cli.likeliest import likeliest
 from ffconv.cli.main import INPUT_ERROR
 from ffconv.cli.parser import CommandParser
 from ffconv.cli.progress import shown
 from ffconv.errors import require
 from ffconv.wording import say
-
-if TYPE_CHECKING:
-    import torch
-
-    from ffconv.interop.checkpoint_info import ImageInfo
-    from ffconv.tasks.networks import Trained
-    from ffconv.training.task import Batch
 
 
 def add_arguments(parser: CommandParser, task: str) -> None:
@@ -36,45 +27,25 @@ def add_arguments(parser: CommandParser, task: str) -> None:
 def run(arguments: Any) -> int:
     """Prints the predictions; returns 2 if some image could not be read, after those of the others."""
     from ffconv.data.images import ImageFiles
-    from ffconv.data.loading import LoaderSpec, eval_batches
-    from ffconv.data.transforms import PrepareImage, eval_transform
     from ffconv.interop.checkpoint_info import ImageInfo
-    from ffconv.training.config import LoopConfig
-    from ffconv.training.processes import start_accelerator
+    from ffconv.tasks.class_prediction import ImagePredictor
+    from ffconv.tasks.networks import choose_device
 
     require(arguments.top > 0, f"top={arguments.top} must be at least 1")
     trained = load_checkpoint(checkpoint_file(arguments.checkpoint), ImageInfo)
+    predictor = ImagePredictor(
+        trained, choose_device(arguments.device), top=arguments.top, batch_size=arguments.batch_size
+    )
     files = ImageFiles(arguments.images)
-    spec = LoaderSpec(batch_size=arguments.batch_size, workers=arguments.workers, on_error="skip")
-    batches = eval_batches(files, PrepareImage(eval_transform(trained.info.transform)), spec=spec)
-    device = start_accelerator(LoopConfig(device=arguments.device)).device
+    batches = predictor.batches(files, workers=arguments.workers, on_error="skip")
     records = [
         {"image": str(files.files[index]), "predictions": predictions}
-        for index, predictions in _predict(
-            trained,
-            shown(batches, "predicting", total=len(batches)),
-            top=arguments.top,
-            device=device,
-        )
+        for index, predictions in predictor.predict(shown(batches, "predicting", total=len(batches)))
     ]
     _print(records, arguments.format)
     for sample in batches.skipped:
         say(f"ffconv: {sample.name}: {sample.reason}", file=sys.stderr)
     return INPUT_ERROR if batches.skipped else 0
-
-
-def _predict(
-    trained: Trained[ImageInfo], batches: Iterable[Batch], *, top: int, device: torch.device
-) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-    """For each image its index and its most likely classes, the likeliest first."""
-    import torch
-
-    network = trained.network.to(device)
-    for batch in batches:
-        with torch.no_grad():
-            chances = network(batch["image"].to(device)).float().softmax(1).cpu()
-        for index, own in zip(batch["index"], chances, strict=True):
-            yield int(index), likeliest(own, trained.info.classes, top=top)
 
 
 def _print(records: list[dict[str, Any]], form: str) -> None:

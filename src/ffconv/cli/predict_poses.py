@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -76,19 +75,15 @@ def run(arguments: Any) -> int:
 
 def _predictor(arguments: Any) -> PosePredictor:
     from ffconv.interop.checkpoint_info import PoseInfo
-    from ffconv.tasks.pose import PoseEstimator
-    from ffconv.tasks.pose_prediction import PosePredictor
-    from ffconv.training.config import LoopConfig
-    from ffconv.training.processes import start_accelerator
+    from ffconv.tasks.networks import choose_device
+    from ffconv.tasks.pose_prediction import pose_predictor
 
-    network, info = load_checkpoint(checkpoint_file(arguments.checkpoint), PoseInfo)
-    test = info.test
-    if arguments.flip is not None:
-        test = dataclasses.replace(test, flip=arguments.flip)
-    device = start_accelerator(LoopConfig(device=arguments.device)).device
-    estimator = PoseEstimator(network.to(device), info.keypoints, info.transform, test)
-    return PosePredictor(
-        estimator, device, batch_size=arguments.batch_size, shown=arguments.keypoint_threshold
+    return pose_predictor(
+        load_checkpoint(checkpoint_file(arguments.checkpoint), PoseInfo),
+        choose_device(arguments.device),
+        flip=arguments.flip,
+        batch_size=arguments.batch_size,
+        shown=arguments.keypoint_threshold,
     )
 
 

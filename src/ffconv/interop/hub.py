@@ -84,9 +84,7 @@ def from_pretrained(
         InputError: if there is no such folder or repository, a file is missing or damaged, the architecture
             is unknown, or the weights do not fit it.
     """
-    folder = Path(source)
-    if not folder.is_dir():
-        folder = _fetched(str(source), revision, token)
+    folder = package_folder(source, revision=revision, token=token)
     weights = folder / WEIGHTS
     tensors = read_checkpoint(weights)
     if network is None:
@@ -97,6 +95,19 @@ def from_pretrained(
         known: Any = getattr(network, "pretrained_cfg", None) or {}
         vars(network)["pretrained_cfg"] = {**known, **described}
     return put_weights(network, tensors, name=name, source=weights)
+
+
+def package_folder(source: str | Path, *, revision: str | None = None, token: str | None = None) -> Path:
+    """Return the folder of a package: itself, or its repository's files in the Hub's cache.
+
+    Args:
+        source: As for :func:`from_pretrained`; so are revision and token.
+
+    Raises:
+        InputError: If there is no such folder or repository.
+    """
+    folder = Path(source)
+    return folder if folder.is_dir() else _fetched(str(source), revision, token)
 
 
 def push_to_hub(

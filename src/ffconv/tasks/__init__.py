@@ -15,6 +15,10 @@ _TASKS = {
 }
 
 
+#: Names of the tasks.
+TASKS = tuple(_TASKS)
+
+
 class TaskKind(NamedTuple):
     """A task's class and that of its configuration, whose fields are top-level fields of a recipe."""
 

@@ -29,7 +29,7 @@ from ffconv.training.task import Batch, Share
 
 @dataclass(frozen=True)
 class ActionConfig:
-    """What action recognition is told.
+    """Options of action recognition.
 
     Args:
         model: Network; its weights may be those of the image network that it inflates.

@@ -44,7 +44,7 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class ClassificationConfig:
-    """What image classification is told.
+    """Options of image classification.
 
     Args:
         model: Network.

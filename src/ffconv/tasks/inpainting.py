@@ -55,7 +55,7 @@ def _unnormalised() -> DataConfig:
 
 @dataclass(frozen=True)
 class InpaintingConfig:
-    """What inpainting is told.
+    """Options of inpainting.
 
     Args:
         model: Network of four channels, image and mask, to three.

@@ -83,6 +83,22 @@ def require_output(
     require(found == wanted, message)
 
 
+def choose_device(device: str | torch.device = "auto") -> torch.device:
+    """Return a device; for "auto" the accelerator, if there is one, else the CPU.
+
+    Raises:
+        InputError: If there is no such device on this machine.
+    """
+    if device == "auto":
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"device={str(device)!r} cannot be used: {first_line(error)}") from error
+    return found
+
+
 class Trained(NamedTuple, Generic[Info]):
     """A network in evaluation mode, on the CPU, and what its checkpoint says of it."""
 

@@ -43,7 +43,7 @@ class PoseLossConfig:
 
 @dataclass(frozen=True)
 class PoseConfig:
-    """What keypoint estimation is told.
+    """Options of keypoint estimation.
 
     Args:
         model: Network, one output map a keypoint.

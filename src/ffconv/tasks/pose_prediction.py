@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +13,11 @@ from PIL import Image
 
 from ffconv.data.keypoint_sets import KeypointSet
 from ffconv.data.pose_transforms import box_crop, crop_image
+from ffconv.errors import require
+from ffconv.interop.checkpoint_info import PoseInfo
 from ffconv.metrics.keypoints import person_scores
 from ffconv.metrics.oks import suppress_duplicates
+from ffconv.tasks.networks import Trained
 from ffconv.tasks.person_boxes import PERSON, PersonBox, Picture
 from ffconv.tasks.pose import PoseEstimator
 from ffconv.tasks.skeletons import Skeleton, draw_skeletons
@@ -104,6 +108,32 @@ class PosePredictor:
     def _estimate(self, images: torch.Tensor, matrices: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
         keypoints, scores = self._estimator(images.to(self.device), matrices.to(self.device))
         return keypoints.cpu().double().numpy(), scores.cpu().double().numpy()
+
+
+def pose_predictor(
+    trained: Trained[PoseInfo],
+    device: torch.device,
+    *,
+    flip: bool | None = None,
+    batch_size: int = 32,
+    shown: float = 0.2,
+) -> PosePredictor:
+    """Make the predictor of a checkpoint.
+
+    Args:
+        trained: Network, and what its checkpoint says of it.
+        device: Where the network runs.
+        flip: Average with the mirrored image's heatmaps; None does as the checkpoint's evaluation.
+        batch_size: See :class:`PosePredictor`; so is shown.
+
+    Raises:
+        InputError: For a batch size below 1.
+    """
+    require(batch_size > 0, f"batch_size={batch_size} must be at least 1")
+    network, info = trained
+    test = info.test if flip is None else dataclasses.replace(info.test, flip=flip)
+    estimator = PoseEstimator(network.to(device), info.keypoints, info.transform, test)
+    return PosePredictor(estimator, device, batch_size=batch_size, shown=shown)
 
 
 def coco_content(

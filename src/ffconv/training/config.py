@@ -144,7 +144,7 @@ class CheckpointConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """A run, apart from what its task says.
+    """Options of every run.
 
     Args:
         output: Run folder; by default runs/ and the recipe's name, or the model's where there is no recipe.
