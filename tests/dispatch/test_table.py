@@ -248,7 +248,9 @@ def test_unequal_strides_of_a_1x1_kernel_in_a_process_of_their_own() -> None:
 @needs_kernels
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 1), (3, 2)])
-def test_values_that_are_not_finite_stay_where_torch_leaves_them(kernel: int, stride: int, bad: float) -> None:
+def test_values_that_are_not_finite_stay_where_torch_leaves_them(
+    kernel: int, stride: int, bad: float
+) -> None:
     layer = FFC2d(24, 48, kernel, stride, kernel // 2, ratio=0).eval()
     for row, column in itertools.product(range(8, 12), repeat=2):
         x = torch.randn(1, 24, 24, 24)
