@@ -19,7 +19,7 @@ ORDINARY = frozenset(
     """
     Add AveragePool BatchNormalization Cast Clip Concat ConstantOfShape Conv ConvTranspose Cos Div Equal
     Expand Gather Gemm HardSigmoid HardSwish LayerNormalization Less MatMul MaxPool Mod Mul Or Pad Pow Range
-    Reciprocal ReduceMean Relu Reshape Resize Shape Sigmoid Slice Softmax Split Sqrt Squeeze Sub Tanh Tile
+    Reciprocal ReduceMean Relu Reshape Resize Shape Sigmoid Slice Softmax Sqrt Squeeze Sub Tanh Tile
     Transpose Unsqueeze Where
     """.split()  # noqa: SIM905 (forty lines otherwise)
 )

@@ -186,14 +186,14 @@ def test_the_state_of_random_generators_and_the_mode_are_left():
 def test_whole_networks(name):
     from ffconv.analysis.networks import NetworkSpec
 
-    model = NetworkSpec.parse(name).build().eval()
-    images = torch.randn(1, 3, 64, 64)
+    model = NetworkSpec.parse(name).build().eval().double()
+    images = torch.randn(1, 3, 64, 64, dtype=torch.float64)
     with torch.no_grad():
         expected = model(images)
         clips = inflate(
             model, lambda name, layer: Temporal(3 if "conv1" in name else 1), temporal_padding="replicate"
         )
-        torch.testing.assert_close(clips(still(images, 3)), expected, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(clips(still(images, 3)), expected, rtol=1e-9, atol=1e-9)
 
 
 class Means(nn.Module):

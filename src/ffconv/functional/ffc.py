@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ffconv.functional.geometry import ConvGeometry, aligned_avg_pool, pad
-from ffconv.functional.spectral_transform import spectral_transform
+from ffconv.functional.spectral_transform import FFT, PLAIN_FFT, spectral_transform
 
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
@@ -23,6 +23,7 @@ def ffc(
     *,
     batch_stats: Sequence[bool] = (),
     eps: Sequence[float] = (),
+    fft: FFT = PLAIN_FFT,
 ) -> Tensor:
     """Apply an FFC of images without groups: conv(x; W), plus the Spectral Transform on the global channels.
 
@@ -32,7 +33,9 @@ def ffc(
         bias: (C_out,) or None.
         spectral: Tensors of :func:`spectral_transform`; none without a Spectral Transform.
         geometry: Of the convolution.
-        batch_stats: As for :func:`spectral_transform`; so is ``eps``.
+        batch_stats: As for :func:`spectral_transform`; so are ``eps`` and ``fft``.
+        eps: Of the norms.
+        fft: The transform and its inverse.
     Shape:
         x (N, C_in, H, W) -> (N, C_out, H_out, W_out).
     """
@@ -42,7 +45,7 @@ def ffc(
     if not spectral:
         return y
     pooled = aligned_avg_pool(x[:, x.shape[1] - spectral[0].shape[1] :], geometry)
-    return add_global(y, spectral_transform(pooled, spectral, batch_stats=batch_stats, eps=eps))
+    return add_global(y, spectral_transform(pooled, spectral, batch_stats=batch_stats, eps=eps, fft=fft))
 
 
 def conv_paths(
@@ -157,8 +160,8 @@ def add_global(y: Tensor, z: Tensor) -> Tensor:
     local = y.shape[1] - z.shape[1]
     if local == 0:
         return y + z
-    y_local, y_global = y.split([local, z.shape[1]], dim=1)
-    return torch.cat([y_local, y_global + z], dim=1)
+    # Slices: OpenVINO cannot convert a Split of a map with dynamic sizes.
+    return torch.cat([y[:, :local], y[:, local:] + z], dim=1)
 
 
 def ungroup(weight: Tensor, groups: int) -> Tensor:

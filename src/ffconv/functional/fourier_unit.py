@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,15 @@ from ffconv.functional.fft import irfftn, rfftn
 LOW_PRECISION = (torch.float16, torch.bfloat16)
 
 
-def fourier_unit(x: Tensor, conv: Tensor, norm: Sequence[Tensor], *, batch_stats: bool, eps: float) -> Tensor:
+def fourier_unit(
+    x: Tensor,
+    conv: Tensor,
+    norm: Sequence[Tensor],
+    *,
+    batch_stats: bool,
+    eps: float,
+    fft: tuple[Callable[..., Tensor], Callable[..., Tensor]] = (rfftn, irfftn),
+) -> Tensor:
     """Apply irfft2(relu(bn(conv(rfft2(x))))).
 
     Transforms and norm run in float32, or in float64 for float64 input; the convolution follows autocast.
@@ -24,9 +32,11 @@ def fourier_unit(x: Tensor, conv: Tensor, norm: Sequence[Tensor], *, batch_stats
         norm: Weight, bias, running mean and running variance of the batch norm, each (2 C_out,).
         batch_stats: Normalise by the statistics of the batch, not by the running ones.
         eps: Of the batch norm.
+        fft: The transform and its inverse.
     Shape:
         x (N, C_in, H, W) -> (N, C_out, H, W).
     """
+    rfftn, irfftn = fft
     spectrum = rfftn(x.float() if x.dtype in LOW_PRECISION else x, (2, 3))
     spectrum = unscale_spectrum(F.conv2d(scale_spectrum(spectrum, conv), conv), conv)
     spectrum = F.relu(batch_norm(spectrum, norm, batch_stats=batch_stats, eps=eps))

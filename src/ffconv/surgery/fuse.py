@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ffconv.dispatch import layers
+from ffconv.dispatch import irfftn, layers, rfftn
 from ffconv.errors import InputError
 from ffconv.functional import ffc as apply_ffc
 from ffconv.nn import FFC1d, FFC2d, FFC3d, FFCNd
@@ -115,7 +115,11 @@ class FusedFFC(nn.Module):
         weights = [own["weight_l2l"], own["weight_l2g"], own["weight_g2l"]]
         if self.dims == 3:
             weights = [weight if weight is None else weight.squeeze(2) for weight in weights]
-        options: dict[str, Any] = {"batch_stats": [False] * len(self.eps), "eps": self.eps}
+        options: dict[str, Any] = {
+            "batch_stats": [False] * len(self.eps),
+            "eps": self.eps,
+            "fft": (rfftn, irfftn),
+        }
         geometry = self.geometry.last_axes(2)
         y = apply_ffc(images, weights, own["bias"], self.spectral_tensors, geometry, **options)
         y = layers.unfold_time(y, x) if self.dims == 3 else y
