@@ -21,6 +21,7 @@ from torch.nn.modules.module import (
 )
 
 from ffconv.errors import InputError, first_line, require
+from ffconv.files import require_regular
 
 #: What timm is to know of the paper's networks, whatever they do.
 PAPER_CFG: Mapping[str, Any] = {
@@ -92,9 +93,10 @@ _SPARE_VALUES = 2**24
 def _bounded(weights: Path) -> Iterator[None]:
     """Refuse to build a network of far more values or modules than a safetensors file has weights for."""
     try:
+        require_regular(weights)
         with safe_open(weights, framework="pt") as file:
             most_modules = _MODULES_A_TENSOR * len(file.keys()) + _SPARE_MODULES
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, MemoryError) as error:
         raise InputError(f"{weights}: truncated or not a safetensors file ({error})") from error
     most_values = 4 * weights.stat().st_size + _SPARE_VALUES
     values = modules = 0
