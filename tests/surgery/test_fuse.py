@@ -238,3 +238,11 @@ def test_maps_of_a_network_that_returns_several_stay_as_they_were():
     x = torch.randn(1, 3, 64, 64, dtype=torch.float64).to(memory_format=torch.channels_last)
     with torch.no_grad():
         torch.testing.assert_close(fuse(network)(x), network(x))
+
+
+def test_a_norm_without_running_statistics_stays_in_its_layer():
+    layer = FFC2d(16, 16, 3, padding=1, ratio=0.5).eval()
+    layer.spectral.bn1 = nn.BatchNorm2d(4, track_running_stats=False).eval()
+    x = torch.randn(3, 16, 6, 5)
+    with torch.no_grad():
+        torch.testing.assert_close(fuse(nn.Sequential(layer))(x), layer(x), rtol=1e-4, atol=1e-4)

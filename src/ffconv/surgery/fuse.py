@@ -59,11 +59,11 @@ def fuse(model: nn.Module) -> fx.GraphModule:
     _remove_identities(network)
     _fold_norms(network)
     for name, module in list(network.named_modules()):
-        if type(module) in _FFCS and not layers.is_watched(
-            module
-        ):  # a subclass has paths of its own, such as gates
+        # A subclass has paths of its own, such as gates.
+        if type(module) in _FFCS and not layers.is_watched(module):
             parts = layers.image_parts(module)
-            if not isinstance(parts, str):
+            # A norm without running statistics needs its batch in inference, too.
+            if not isinstance(parts, str) and not any(parts.batch_stats):
                 network.set_submodule(name, FusedFFC(module, parts))  # pyright: ignore[reportArgumentType]
     _fold_additions(network)
     _fold_relus(network)
