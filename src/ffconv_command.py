@@ -26,7 +26,7 @@ COMMANDS = {
 
 
 def asks_for_overview(words: list[str]) -> bool:
-    """Whether a command line names no command, or wants to know them."""
+    """Return True if a command line names no command, or wants to know them."""
     return not words or words[0] in ("-h", "--help")
 
 

@@ -66,7 +66,7 @@ class NetworkSpec:
 
     @property
     def available(self) -> bool:
-        """Whether timm's or torchvision's registry knows the name."""
+        """Return True if timm's or torchvision's registry knows the name."""
         return self._in_timm or self._torchvision_name in torchvision.models.list_models()
 
     def build(self, device: str | torch.device = "cpu") -> nn.Module:
@@ -106,7 +106,7 @@ class NetworkSpec:
 
 
 def takes_clips(model: nn.Module) -> bool:
-    """Whether a network's first convolution is one of clips (N, C, T, H, W)."""
+    """Return True if a network's first convolution is one of clips (N, C, T, H, W)."""
     first = next(iter(convolutions(model).values()), None)
     return first is not None and len(first.kernel_size) == 3
 

@@ -206,7 +206,7 @@ _of_graphs: dict[tuple[Any, ...], Tensor] = {}
 
 
 def _is_recorded(device: torch.device) -> bool:
-    """Whether work on this device is being recorded as a CUDA graph, to be done later."""
+    """Return True if work on this device is being recorded as a CUDA graph, to be done later."""
     return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 

@@ -88,7 +88,7 @@ class FilesConfig:
 
 
 def has_shards(location: str) -> bool:
-    """Whether shards are meant: a URL, a tar file, or a folder that holds some."""
+    """Return True if shards are meant: a URL, a tar file, or a folder that holds some."""
     return is_remote(location) or ".tar" in Path(location).name or any(Path(location).glob("*.tar"))
 
 

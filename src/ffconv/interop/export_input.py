@@ -67,7 +67,7 @@ class NetworkInput:
 
     @property
     def is_clip(self) -> bool:
-        """Whether a sample has frames."""
+        """Return True if a sample has frames."""
         return len(self.size) == 4
 
     @property

@@ -70,7 +70,7 @@ class _StandIn(metaclass=_StandInType):
 
 
 def _is_value_or_class(path: str) -> bool:
-    """Whether calling ``path`` makes a plain value or, by its name, an object of a foreign class.
+    """Return True if calling ``path`` makes a plain value or, by its name, an object of a foreign class.
 
     Safety does not rest on it, for stand-ins never call anything: it tells files to read past from files
     whose content only their code could make.

@@ -58,7 +58,7 @@ class LoadReport:
 
     @property
     def fits(self) -> bool:
-        """Whether nothing is missing, unexpected or of another shape."""
+        """Return True if nothing is missing, unexpected or of another shape."""
         return not (self.missing or self.unexpected or self.mismatched)
 
     @property

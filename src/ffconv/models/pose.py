@@ -82,7 +82,7 @@ class SimpleBaseline(nn.Module):
         _small_normal(self.final_layer)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Whether the backbone recomputes its activations in the backward pass."""
+        """Return True if the backbone recomputes its activations in the backward pass."""
         self.backbone.set_grad_checkpointing(enable)
 
     def _initialise(self) -> None:

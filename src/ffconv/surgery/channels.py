@@ -60,7 +60,7 @@ class Passage:
 
 
 def is_depthwise(groups: int, in_channels: int) -> bool:
-    """Whether a convolution works on each channel by itself, which keeps the channels' order."""
+    """Return True if a convolution works on each channel by itself, which keeps the channels' order."""
     return groups == in_channels > 1
 
 

@@ -78,7 +78,7 @@ class GlobalPool3d(nn.Module):
         return cls(pool.pool_type, flatten)
 
     def is_identity(self) -> bool:
-        """Whether nothing is pooled, as timm asks."""
+        """Return True if nothing is pooled, as timm asks."""
         return not self.pool_type
 
     def feat_mult(self) -> int:

@@ -41,7 +41,7 @@ class ConversionRow:
 
     @property
     def converted(self) -> bool:
-        """Whether the convolution became an FFC."""
+        """Return True if the convolution became an FFC."""
         return self.reason is None
 
     def cells(self) -> tuple[str, str, str, str]:

@@ -200,7 +200,7 @@ class _DominatorTree:
         return a
 
     def is_below(self, index: int, start: int) -> bool:
-        """Whether the node is computed from ``start`` alone."""
+        """Return True if the node is computed from ``start`` alone."""
         while self._depth(index) > self._depth(start):
             index = self.parents[index]
             if index == start:

@@ -59,7 +59,7 @@ class Variant:
 
     @property
     def complete(self) -> bool:
-        """Whether both cross-scale paths are there."""
+        """Return True if both cross-scale paths are there."""
         return self.local_to_global and self.global_to_local
 
     def network(self, name: str, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
