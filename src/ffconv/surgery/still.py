@@ -1,4 +1,4 @@
-"""Return True if a network of clips does to a clip that stands still what a network of images did to the image."""
+"""Checks that a network of clips gives for each frame of a still clip what the image network gives."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def _kept(value: Any) -> Any:
 
 
 def _same(value: Any, expected: Any) -> bool:
-    """Return True if a tensor is what images gave, in each frame; True for what is no tensor."""
+    """Return True if each frame of a tensor equals the output for images, or if it is no tensor."""
     if not isinstance(value, Tensor) or not isinstance(expected, Tensor):
         return True
     if (value.dim(), expected.dim()) == (5, 4):

@@ -241,7 +241,7 @@ class Trainer:
             self.folder.log(self.at.step, shown)
 
     def _asked_to_stop(self) -> bool:
-        """Return True if to stop after this step; several processes agree on it every `log_every` steps."""
+        """Return True if the run stops after this step; processes agree on it every `log_every` steps."""
         if self.accelerator.num_processes == 1:
             return self.signals.received is not None
         if self.at.step % self.config.loop.log_every != 0:
